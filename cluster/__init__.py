@@ -1,0 +1,1 @@
+"""Consensus, the deterministic state machine and delivery."""

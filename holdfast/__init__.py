@@ -1,0 +1,1 @@
+"""Holdfast: a fault-tolerant event bus."""

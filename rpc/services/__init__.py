@@ -1,0 +1,1 @@
+"""Part of Holdfast; see the folder's DESIGN.md."""

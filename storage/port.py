@@ -1,0 +1,127 @@
+"""The store port: ordered tables, one writer, consistent read snapshots.
+
+Two implementations pass one contract suite: ``lmdb_store`` (what brokers run)
+and ``memory_store`` (what the simulator runs; it can lose what was not
+committed, as a power cut does).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from enum import Enum
+from typing import Protocol
+
+
+class Table(Enum):
+    """The tables of one replication group; ``value`` is the name on disk.
+
+    Keys are at most 511 bytes and ordered as bytes; integers in keys are
+    big-endian so that byte order is numeric order. The row formats live in the
+    module named.
+    """
+
+    META = "meta"  # identity.py, journal.py: format, cluster, node, term, vote, indexes
+    JOURNAL = "journal"  # journal.py: log index -> term, kind, command (payload stored once)
+    INDEX = "index"  # partitions.py: topic, partition, base offset -> where the batch lies
+    REFS = "refs"  # partitions.py: log index -> batches of that entry still referenced
+    TOPICS = "topics"  # topics.py
+    PARTITIONS = "partitions"  # partitions.py: topic, partition -> start, next, bytes, digest
+    PRODUCERS = "producers"  # producers.py: idempotence state
+    GROUPS = "groups"  # groups.py
+    OFFSETS = "offsets"  # groups.py: group, topic, partition -> committed offset
+
+
+class Reader(Protocol):
+    """A consistent view of the store. Results are copies, never views of the map."""
+
+    def get(self, table: Table, key: bytes) -> bytes | None: ...
+
+    def get_slice(self, table: Table, key: bytes, start: int, length: int) -> bytes | None:
+        """``length`` bytes of a value from ``start``, copying only those; None without the key."""
+        ...
+
+    def scan(
+        self, table: Table, start: bytes = b"", stop: bytes | None = None, *, reverse: bool = False
+    ) -> Iterator[tuple[bytes, bytes]]:
+        """Rows with ``start <= key < stop`` in key order (``reverse``: last first).
+
+        Writing to the table while iterating is not allowed.
+        """
+        ...
+
+    def scan_keys(
+        self, table: Table, start: bytes = b"", stop: bytes | None = None, *, reverse: bool = False
+    ) -> Iterator[bytes]: ...
+
+    def floor(self, table: Table, key: bytes) -> tuple[bytes, bytes] | None:
+        """The row with the greatest key that is <= ``key``."""
+        ...
+
+    def count(self, table: Table) -> int: ...
+
+
+class Writer(Reader, Protocol):
+    """The one write transaction; it sees its own writes."""
+
+    def put(self, table: Table, key: bytes, value: bytes) -> None: ...
+
+    def append(self, table: Table, key: bytes, value: bytes) -> None:
+        """``put`` of a key greater than all in the table: fills pages whole.
+
+        Raises:
+            holdfast.errors.StorageError: the key is out of order.
+        """
+        ...
+
+    def delete(self, table: Table, key: bytes) -> bool:
+        """True when the key was there."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Space, in bytes."""
+
+    used: int  # pages in use in the environment
+    quota: int  # the bound Holdfast keeps below the map size
+    disk_free: int  # free in the file system
+
+    def has_room(self, reserve: int) -> bool:
+        """True when ``reserve`` more bytes fit both the quota and the disk."""
+        return self.used + reserve <= self.quota and self.disk_free >= reserve
+
+
+class Store(Protocol):
+    """One environment. ``writer`` is used by one thread only; ``read`` by any."""
+
+    def read(self) -> AbstractContextManager[Reader]:
+        """A snapshot of what is committed; keep it short, never across an await."""
+        ...
+
+    def writer(self) -> Writer:
+        """The open write transaction, begun on first use after a commit or abort."""
+        ...
+
+    @property
+    def dirty(self) -> bool:
+        """True when the open write transaction holds changes."""
+        ...
+
+    def commit(self) -> None:
+        """Make the open transaction durable (fsync); nothing to do when clean.
+
+        Raises:
+            holdfast.errors.StorageError: the commit failed. The caller must end
+                the process: whether it reached the disk is not known.
+        """
+        ...
+
+    def abort(self) -> None:
+        """Drop the open transaction."""
+        ...
+
+    def usage(self) -> Usage: ...
+
+    def close(self) -> None: ...
