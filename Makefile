@@ -1,0 +1,48 @@
+# `make` lists the targets. Each makes .venv when it is missing or out of date.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+# Parallel test processes; the tests are written for two cores.
+JOBS ?= 2
+PYTEST_ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check format proto bench-smoke compose-test clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(READY): pyproject.toml constraints.txt scripts/make-venv.sh
+	@scripts/make-venv.sh "$(PYTHON)" $(VENV)
+	@touch $@
+
+demo: $(READY) ## three brokers, a real event stream, a killed leader, nothing lost
+	@$(BIN)/python -m holdfast.chaos.demo
+
+test: check ## everything: check, then all tests
+	$(BIN)/python -m pytest -n $(JOBS) $(PYTEST_ARGS)
+
+check: $(READY) ## lint, format, types, import rules, generated code
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/python scripts/proto.py --check
+
+format: $(READY) ## rewrite the sources as `make check` wants them
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+proto: $(READY) ## regenerate holdfast/v1 from proto/
+	$(BIN)/python scripts/proto.py
+
+bench-smoke: $(READY) ## measure speed and memory (see benchmarks/README.md)
+	@$(BIN)/python benchmarks/smoke.py
+
+compose-test: $(READY) ## three nodes in containers lose their leader (needs Docker)
+	@$(BIN)/python -m holdfast.chaos.compose_test
+
+clean: ## remove what make made (data of brokers is kept)
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -not -path './holdfast-data/*' -prune -exec rm -rf {} +
