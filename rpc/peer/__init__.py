@@ -1,1 +1,1 @@
-"""Part of Holdfast; see the folder's DESIGN.md."""
+"""The links between brokers: framed protobuf over TCP, driven by the engine thread."""
