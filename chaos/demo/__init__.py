@@ -1,0 +1,1 @@
+"""``make demo``: a year of departures through three brokers, one of them killed."""
