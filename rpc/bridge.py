@@ -1,0 +1,356 @@
+"""The asyncio face of the engine.
+
+The engine runs on its own thread and reports once per turn; the bridge turns
+that one report into one ``call_soon_threadsafe``, which resolves every future
+and wakes every watcher of that turn. Nothing here blocks and nothing here
+decides: it only carries.
+
+A proposal cannot be taken back. When the coroutine that waits for one is
+cancelled (its client went away), the operation goes on to commit and only its
+answer is dropped; commits need no further shielding.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+from collections.abc import Callable, Iterable, Sequence
+from types import TracebackType
+from typing import Protocol, Self
+
+from holdfast.cluster.ports import Clock
+from holdfast.cluster.results import Completed, Progress
+from holdfast.errors import (
+    DeadlineExceededError,
+    HoldfastError,
+    InternalError,
+    OutcomeUnknownError,
+    UnavailableError,
+    from_reason,
+)
+from holdfast.v1 import log_pb2
+
+#: (topic id, partition)
+PartitionKey = tuple[int, int]
+#: What an operation gave, and the log index it was applied at.
+Outcome = tuple[log_pb2.OpResult, int]
+
+#: How long past its deadline a call may wait for the engine's own verdict. Only
+#: an engine that is stuck (a disk that does not answer) lets it run out.
+_GRACE_S = 1.0
+_SWEEP_S = 0.25
+
+
+class EnginePort(Protocol):
+    """What the bridge needs of the engine; all thread-safe."""
+
+    def propose(self, op: bytes, token: object, deadline: float) -> None: ...
+
+    def read_barrier(self, token: object, deadline: float) -> None: ...
+
+
+class Watch:
+    """Wake-ups for a set of partitions; one waiter at a time.
+
+    Use as a context manager, or call ``close``. A wake-up says "look again":
+    several changes may come as one, and one may come without a change.
+    """
+
+    __slots__ = ("_bridge", "_keys", "_touched", "_waiter")
+
+    def __init__(self, bridge: EngineBridge, keys: Iterable[PartitionKey]) -> None:
+        self._bridge = bridge
+        self._keys: set[PartitionKey] = set()
+        self._touched: set[PartitionKey] = set()
+        self._waiter: asyncio.Future[None] | None = None
+        bridge._watches.add(self)
+        self.add(keys)
+
+    def add(self, keys: Iterable[PartitionKey]) -> None:
+        """Watch further partitions."""
+        for key in keys:
+            if key not in self._keys:
+                self._keys.add(key)
+                self._bridge._watch_add(key, self)
+
+    def discard(self, keys: Iterable[PartitionKey]) -> None:
+        """Watch these no longer."""
+        for key in keys:
+            if key in self._keys:
+                self._keys.discard(key)
+                self._touched.discard(key)
+                self._bridge._watch_discard(key, self)
+
+    def wake(self) -> None:
+        """Make ``wait`` return, with or without a touched partition."""
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    def _notify(self, key: PartitionKey) -> None:
+        self._touched.add(key)
+        self.wake()
+
+    def _fail(self, error: HoldfastError) -> None:
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_exception(error)
+
+    async def wait(self, timeout: float | None = None) -> set[PartitionKey]:
+        """The partitions touched since the last call; waits until there is one.
+
+        Returns an empty set after ``timeout`` seconds or ``wake``.
+
+        Raises:
+            UnavailableError: the broker is stopping.
+            InternalError: the engine has failed.
+        """
+        self._bridge.check_open()
+        if not self._touched:
+            loop = asyncio.get_running_loop()
+            self._waiter = loop.create_future()
+            timer = None if timeout is None else loop.call_later(timeout, self.wake)
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+                if timer is not None:
+                    timer.cancel()
+        touched, self._touched = self._touched, set()
+        return touched
+
+    def close(self) -> None:
+        self.discard(list(self._keys))
+        self._bridge._watches.discard(self)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class EngineBridge:
+    """Futures and wake-ups for one engine, on one event loop.
+
+    It is the engine's ``ResultSink``: make the bridge first, hand it to the
+    engine, then ``attach`` the engine. ``deliver`` is called on the engine
+    thread, everything else on the loop.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, clock: Clock, initial: Progress) -> None:
+        self._loop = loop
+        self._clock = clock
+        self._engine: EnginePort | None = None
+        self._progress = initial
+        self._pending: dict[asyncio.Future[Completed], float] = {}
+        self._applied_waiters: list[tuple[int, int, asyncio.Future[None]]] = []
+        self._ticket = itertools.count()
+        self._watchers: dict[PartitionKey, set[Watch]] = {}
+        self._watches: set[Watch] = set()
+        self._listeners: list[Callable[[Progress], None]] = []
+        self._closed: HoldfastError | None = None
+        self._sweeper: asyncio.TimerHandle | None = None
+
+    def attach(self, engine: EnginePort) -> None:
+        self._engine = engine
+        self._sweeper = self._loop.call_later(_SWEEP_S, self._sweep)
+
+    # -- calls -------------------------------------------------------------
+
+    def propose(self, op: bytes, timeout: float) -> asyncio.Future[Completed]:
+        """Propose an operation framed by ``commands.encode_op``; ``timeout`` in seconds.
+
+        The future is never failed by the engine: pass what it gives to
+        ``unwrap``. For the hot path; others use ``submit``.
+
+        Raises:
+            OverloadedError: the engine's queue is full.
+            UnavailableError: the broker is stopping.
+        """
+        engine = self.check_open()
+        future: asyncio.Future[Completed] = self._loop.create_future()
+        deadline = self._clock.monotonic() + timeout
+        engine.propose(op, future, deadline)
+        self._pending[future] = deadline
+        return future
+
+    async def submit(self, op: bytes, timeout: float) -> Outcome:
+        """Propose an operation and wait until it is committed and visible here.
+
+        Raises:
+            HoldfastError: refused by the engine or by the state machine.
+        """
+        return unwrap(await self.propose(op, timeout))
+
+    async def barrier(self, timeout: float) -> int:
+        """The log index up to which everything acknowledged before the call is visible here.
+
+        Raises:
+            NoLeaderError: no leader could confirm it.
+            DeadlineExceededError: not within ``timeout`` seconds.
+        """
+        engine = self.check_open()
+        future: asyncio.Future[Completed] = self._loop.create_future()
+        deadline = self._clock.monotonic() + timeout
+        engine.read_barrier(future, deadline)
+        self._pending[future] = deadline
+        done = await future
+        if done.error is not None:
+            raise done.error
+        return done.index
+
+    @property
+    def progress(self) -> Progress:
+        """The engine's latest report."""
+        return self._progress
+
+    @property
+    def closed(self) -> bool:
+        return self._closed is not None
+
+    @property
+    def pending(self) -> int:
+        """Calls given to the engine and not yet answered."""
+        return len(self._pending)
+
+    async def wait_applied(self, index: int, timeout: float) -> None:
+        """Return when ``index`` is applied and visible on this node.
+
+        Raises:
+            DeadlineExceededError: not within ``timeout`` seconds.
+        """
+        self.check_open()
+        if self._progress.applied_index >= index:
+            return
+        future: asyncio.Future[None] = self._loop.create_future()
+        heapq.heappush(self._applied_waiters, (index, next(self._ticket), future))
+        try:
+            async with asyncio.timeout(timeout):
+                await future
+        except TimeoutError:
+            raise DeadlineExceededError(
+                f"this node has applied log index {self._progress.applied_index}, not yet {index}; try again"
+            ) from None
+
+    def watch(self, keys: Iterable[PartitionKey] = ()) -> Watch:
+        """Wake-ups when the given partitions change (appended to, trimmed or dropped)."""
+        return Watch(self, keys)
+
+    def listen(self, callback: Callable[[Progress], None]) -> Callable[[], None]:
+        """Call back on the loop with every report of the engine; returns the way to stop it."""
+        self._listeners.append(callback)
+        return lambda: self._listeners.remove(callback)
+
+    def check_open(self) -> EnginePort:
+        """Raises what the bridge was closed with."""
+        if self._closed is not None:
+            raise _copy(self._closed)
+        if self._engine is None:
+            raise UnavailableError("the broker is starting; try again")
+        return self._engine
+
+    # -- the engine's side ---------------------------------------------------
+
+    def deliver(self, completed: Sequence[Completed], progress: Progress) -> None:
+        """``ResultSink``: called on the engine thread, at most once per turn."""
+        try:
+            self._loop.call_soon_threadsafe(self._on_turn, completed, progress)
+        except RuntimeError:
+            # The loop is closed: nobody is left to be told.
+            if not self._loop.is_closed():
+                raise
+
+    def _on_turn(self, completed: Sequence[Completed], progress: Progress) -> None:
+        pending = self._pending
+        self._progress = progress
+        for done in completed:
+            future: asyncio.Future[Completed] = done.token  # type: ignore[assignment]
+            pending.pop(future, None)
+            if not future.done():
+                future.set_result(done)
+        waiters = self._applied_waiters
+        while waiters and waiters[0][0] <= progress.applied_index:
+            waiter = heapq.heappop(waiters)[2]
+            if not waiter.done():
+                waiter.set_result(None)
+        if self._watchers:
+            for key in progress.touched:
+                for watch in self._watchers.get(key, ()):
+                    watch._notify(key)
+        for listener in tuple(self._listeners):
+            listener(progress)
+
+    # -- the end -----------------------------------------------------------
+
+    def close(self, error: HoldfastError | None = None) -> None:
+        """Fail every waiter and refuse new calls; the broker stops or its engine has failed.
+
+        Operations in flight may still commit, so their callers are told that
+        the outcome is unknown.
+        """
+        if self._closed is not None:
+            return
+        self._closed = error or UnavailableError("the broker is stopping; use another one")
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        for future in list(self._pending):
+            if not future.done():
+                unknown = OutcomeUnknownError("the broker stopped before the outcome was known")
+                future.set_result(Completed(future, None, unknown, 0))
+        self._pending.clear()
+        for _, _, waiter in self._applied_waiters:
+            if not waiter.done():
+                waiter.set_exception(_copy(self._closed))
+        self._applied_waiters.clear()
+        for watch in list(self._watches):
+            watch._fail(_copy(self._closed))
+
+    def _sweep(self) -> None:
+        now = self._clock.monotonic()
+        for future, deadline in list(self._pending.items()):
+            if deadline + _GRACE_S < now:
+                del self._pending[future]
+                if future.done():  # its caller went away
+                    continue
+                late = OutcomeUnknownError("no answer from the engine within the deadline; its disk may be stuck")
+                future.set_result(Completed(future, None, late, 0))
+        self._sweeper = self._loop.call_later(_SWEEP_S, self._sweep)
+
+    # -- watches -----------------------------------------------------------
+
+    def _watch_add(self, key: PartitionKey, watch: Watch) -> None:
+        self._watchers.setdefault(key, set()).add(watch)
+
+    def _watch_discard(self, key: PartitionKey, watch: Watch) -> None:
+        watchers = self._watchers[key]
+        watchers.discard(watch)
+        if not watchers:
+            del self._watchers[key]
+
+
+def unwrap(done: Completed) -> Outcome:
+    """The result and log index of a completed operation.
+
+    Raises:
+        HoldfastError: what the engine or the state machine refused it with.
+    """
+    if done.error is not None:
+        raise done.error
+    result = done.result
+    if result is None:
+        raise InternalError("the engine answered without a result")
+    if result.HasField("error"):
+        wire = result.error
+        raise from_reason(
+            wire.reason, wire.message, metadata=dict(wire.metadata), retry_after_ms=wire.retry_after_ms
+        )
+    return result, done.index
+
+
+def _copy(error: HoldfastError) -> HoldfastError:
+    # One exception object raised in many tasks would grow one traceback for all.
+    return type(error)(error.message, metadata=error.metadata, retry_after_ms=error.retry_after_ms)

@@ -1,0 +1,19 @@
+"""The real clock, handed to everything below ``rpc``."""
+
+from __future__ import annotations
+
+import time
+
+
+class SystemClock:
+    """Implements ``cluster.ports.Clock`` with the machine's clocks."""
+
+    __slots__ = ()
+
+    def monotonic(self) -> float:
+        """Seconds, never going back."""
+        return time.monotonic()
+
+    def wall_us(self) -> int:
+        """Microseconds since the Unix epoch."""
+        return time.time_ns() // 1000
