@@ -46,9 +46,7 @@ def load(path: Path | None = None) -> list[Departure]:
         if timestamp is None:
             timestamp = hours[hour] = int(datetime.fromisoformat(hour).timestamp()) * 1_000_000
         tail = row["tailnum"]
-        departures.append(
-            Departure(b"" if tail in ("", "NA") else tail.encode(), encode(row), timestamp)
-        )
+        departures.append(Departure(b"" if tail in ("", "NA") else tail.encode(), encode(row), timestamp))
     departures.sort(key=lambda departure: departure.timestamp_us)
     return departures
 

@@ -1,0 +1,231 @@
+"""A cluster of real broker processes on this machine, to be killed and restarted.
+
+Used by the demo, the benchmarks, the drills and the integration tests. Ends
+only processes it started; ports are picked free and kept across restarts.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import grpc
+
+from holdfast.errors import DeadlineExceededError, InternalError
+from holdfast.v1 import cluster_pb2
+
+_STATUS = "/holdfast.v1.Cluster/GetStatus"
+
+
+class BrokerProcess:
+    """One broker: `holdfast serve` with its settings in the environment."""
+
+    def __init__(self, node_id: str, data_dir: Path, client: str, peer: str, env: Mapping[str, str]) -> None:
+        self.node_id = node_id
+        self.data_dir = data_dir
+        self.client_address = client
+        self.peer_address = peer
+        self.log_path = data_dir.with_suffix(".log")
+        self._env = dict(env)
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        """Process id; raises when the broker is not running."""
+        if self._process is None:
+            raise InternalError(f"broker {self.node_id} has not been started")
+        return self._process.pid
+
+    @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def start(self) -> None:
+        if self.running:
+            return
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith("HOLDFAST_")}
+        with self.log_path.open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "holdfast.cli", "serve"],
+                env=inherited | self._env,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # a Ctrl-C in the terminal is for us to handle
+            )
+
+    def kill(self) -> None:
+        """SIGKILL, as a crash of the process."""
+        self._signal(signal.SIGKILL)
+        self._wait(10.0)
+
+    def stop(self, timeout: float = 15.0) -> int:
+        """SIGTERM and wait; the exit code."""
+        self._signal(signal.SIGTERM)
+        return self._wait(timeout)
+
+    def pause(self) -> None:
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self._signal(signal.SIGCONT)
+
+    def log_tail(self, lines: int = 20) -> str:
+        if not self.log_path.exists():
+            return ""
+        return "\n".join(self.log_path.read_text(errors="replace").splitlines()[-lines:])
+
+    def rss_anon_bytes(self) -> int:
+        """The process's own memory, without the map's pages (Linux)."""
+        for line in Path(f"/proc/{self.pid}/status").read_text().splitlines():
+            if line.startswith("RssAnon:"):
+                return int(line.split()[1]) * 1024
+        raise InternalError("this system does not report RssAnon")
+
+    def written_bytes(self) -> int:
+        """Bytes this run of the process caused to be written to disk (Linux)."""
+        for line in Path(f"/proc/{self.pid}/io").read_text().splitlines():
+            if line.startswith("write_bytes:"):
+                return int(line.split()[1])
+        raise InternalError("this system does not report written bytes")
+
+    def cpu_seconds(self) -> float:
+        """User and system time of this run of the process (Linux)."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self._process is not None and self._process.poll() is None:
+            self._process.send_signal(number)
+
+    def _wait(self, timeout: float) -> int:
+        if self._process is None:
+            return 0
+        try:
+            return self._process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait(10.0)
+            raise InternalError(
+                f"broker {self.node_id} did not stop within {timeout:.0f} s:\n{self.log_tail()}"
+            ) from None
+
+
+class LocalCluster:
+    """``size`` brokers under ``directory``; a context manager that ends them all."""
+
+    def __init__(
+        self,
+        directory: Path,
+        size: int = 3,
+        *,
+        settings: Mapping[str, str] | None = None,
+        cluster_id: str = "local",
+    ) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        ports = free_ports(2 * size)
+        members = ",".join(
+            f"n{i + 1}=127.0.0.1:{ports[2 * i]}/127.0.0.1:{ports[2 * i + 1]}" for i in range(size)
+        )
+        self.brokers: dict[str, BrokerProcess] = {}
+        for i in range(size):
+            node_id = f"n{i + 1}"
+            client, peer = (f"127.0.0.1:{port}" for port in ports[2 * i : 2 * i + 2])
+            env = {
+                "HOLDFAST_NODE_ID": node_id,
+                "HOLDFAST_CLUSTER_ID": cluster_id,
+                "HOLDFAST_LISTEN": client,
+                "HOLDFAST_DATA_DIR": str(directory / node_id),
+                **(settings or {}),
+            }
+            if size > 1:
+                env |= {"HOLDFAST_PEER_LISTEN": peer, "HOLDFAST_MEMBERS": members}
+            self.brokers[node_id] = BrokerProcess(node_id, directory / node_id, client, peer, env)
+
+    @property
+    def endpoints(self) -> list[str]:
+        return [broker.client_address for broker in self.brokers.values()]
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.kill_all()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.kill_all()
+
+    def start(self, timeout: float = 30.0) -> str:
+        """Start what is not running and wait for a leader; its node id."""
+        for broker in self.brokers.values():
+            broker.start()
+        return self.wait_leader(timeout)
+
+    def kill_all(self) -> None:
+        for broker in self.brokers.values():
+            broker.resume()
+            broker.kill()
+
+    def wait_leader(self, timeout: float = 30.0, *, other_than: str | None = None) -> str:
+        """The node id that a majority of the running brokers calls its leader.
+
+        Raises:
+            DeadlineExceededError: none within ``timeout`` seconds.
+            InternalError: a broker ended; its last log lines are in the message.
+        """
+        deadline = time.monotonic() + timeout
+        while time.monotonic() < deadline:
+            named: dict[str, int] = {}
+            for broker in self.brokers.values():
+                leader = self._leader_of(broker) if broker.running else None
+                if leader and leader != other_than:
+                    named[leader] = named.get(leader, 0) + 1
+            for leader, count in named.items():
+                if count > len(self.brokers) // 2:
+                    return leader
+            time.sleep(0.02)
+        logs = "\n".join(f"--- {b.node_id}\n{b.log_tail()}" for b in self.brokers.values())
+        raise DeadlineExceededError(f"no leader within {timeout:.0f} s\n{logs}")
+
+    def status(self, node_id: str, timeout: float = 2.0) -> cluster_pb2.ClusterStatus:
+        """GetStatus of one broker; raises grpc.RpcError."""
+        with grpc.insecure_channel(self.brokers[node_id].client_address) as channel:
+            call = channel.unary_unary(
+                _STATUS,
+                request_serializer=cluster_pb2.GetStatusRequest.SerializeToString,
+                response_deserializer=cluster_pb2.ClusterStatus.FromString,
+            )
+            status: cluster_pb2.ClusterStatus = call(
+                cluster_pb2.GetStatusRequest(), timeout=timeout, wait_for_ready=True
+            )
+            return status
+
+    def _leader_of(self, broker: BrokerProcess) -> str | None:
+        try:
+            return self.status(broker.node_id, timeout=1.0).leader_id or None
+        except grpc.RpcError:
+            return None  # not serving yet; the caller's deadline bounds the wait
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports nobody listens on now."""
+    probes = [socket.socket() for _ in range(count)]
+    try:
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [int(probe.getsockname()[1]) for probe in probes]
+    finally:
+        for probe in probes:
+            probe.close()
