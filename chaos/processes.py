@@ -23,6 +23,7 @@ from holdfast.errors import DeadlineExceededError, InternalError
 from holdfast.v1 import cluster_pb2
 
 _STATUS = "/holdfast.v1.Cluster/GetStatus"
+_DIGEST = "/holdfast.v1.Cluster/GetDigest"
 
 
 class BrokerProcess:
@@ -211,6 +212,17 @@ class LocalCluster:
                 cluster_pb2.GetStatusRequest(), timeout=timeout, wait_for_ready=True
             )
             return status
+
+    def digest(self, node_id: str, min_applied_index: int, timeout: float = 20.0) -> bytes:
+        """All partitions' digests of one broker, once it has applied ``min_applied_index``."""
+        with grpc.insecure_channel(self.brokers[node_id].client_address) as channel:
+            call = channel.unary_unary(
+                _DIGEST,
+                request_serializer=cluster_pb2.GetDigestRequest.SerializeToString,
+                response_deserializer=cluster_pb2.GetDigestResponse.FromString,
+            )
+            answer = call(cluster_pb2.GetDigestRequest(min_applied_index=min_applied_index), timeout=timeout)
+        return b"".join(p.SerializeToString(deterministic=True) for p in answer.partitions)
 
     def _leader_of(self, broker: BrokerProcess) -> str | None:
         try:
