@@ -1,0 +1,138 @@
+"""Typed events of the engine, for telemetry. Emitted only when a sink is given.
+
+Durations are seconds of the engine's clock, sizes are bytes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from holdfast.cluster.results import Role
+
+
+@dataclass(frozen=True, slots=True)
+class TurnCompleted:
+    """One engine turn that did something."""
+
+    frames: int
+    proposals: int
+    appended_entries: int
+    appended_bytes: int
+    applied_entries: int
+    applied_ops: int
+    committed: bool
+    tick_s: float  # receiving, append, apply and shipping
+    apply_s: float
+    commit_s: float  # the fsync
+
+
+@dataclass(frozen=True, slots=True)
+class ProposalTimings:
+    """How long the operations of one log entry took, from proposal to result.
+
+    ``propose_us`` etc. are not per operation: one object per applied entry.
+    """
+
+    index: int
+    ops: int
+    bytes: int
+    queued_s: float  # oldest proposal: from propose() to the append
+    replicate_s: float  # from the append to committed by a majority
+    apply_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class ElectionStarted:
+    term: int
+    pre_vote: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RoleChanged:
+    term: int
+    role: Role
+
+
+@dataclass(frozen=True, slots=True)
+class LeaderChanged:
+    term: int
+    leader_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class PeerLinkChanged:
+    peer_id: str
+    connected: bool
+    refused: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ProposalRejected:
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class FrameDropped:
+    """A frame of a peer was not taken; ``reason`` is one of a few fixed words."""
+
+    peer_id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class FollowerPaused:
+    """A follower has no room for more log (full disk) and takes heartbeats only."""
+
+    peer_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class StorageFull:
+    """``full`` True: appends are refused from now; False: they are taken again."""
+
+    full: bool
+    used: int
+    quota: int
+    disk_free: int
+
+
+@dataclass(frozen=True, slots=True)
+class LogTruncated:
+    """Uncommitted entries of a deposed leader were replaced."""
+
+    from_index: int
+    last_index: int
+
+
+@dataclass(frozen=True, slots=True)
+class LogTrimmed:
+    base_index: int
+    rows_deleted: int
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotSent:
+    peer_id: str
+    last_index: int
+    bytes: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotInstalled:
+    last_index: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class ClockJumped:
+    """The wall clock moved against the monotonic one by this many microseconds."""
+
+    jump_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class EngineFailed:
+    """The engine has halted; the process must end."""
+
+    reason: str

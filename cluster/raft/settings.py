@@ -1,0 +1,81 @@
+"""Tunables of the engine. Times in seconds, sizes in bytes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+KIB = 1024
+MIB = 1024 * KIB
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSettings:
+    """All bounded resources and all times of the engine."""
+
+    # -- time
+    heartbeat: float = 0.05
+    election_min: float = 0.4
+    election_max: float = 0.8
+    #: A leader that hears no majority for this long steps down.
+    leader_fallback: float = 1.2
+    #: Delay before a pre-vote after the leader's link broke: random in this range.
+    broken_link_min: float = 0.005
+    broken_link_max: float = 0.04
+    #: A follower hears of a new commit index at the latest after this long.
+    commit_notice: float = 0.002
+    #: Applied effects that nothing waits for are committed to the store at the
+    #: latest after this long, so that one fsync serves them and the next append.
+    apply_commit_delay: float = 0.002
+    #: A proposal waits this long for a leader to be known.
+    leader_wait: float = 1.0
+    #: A deposed leader waits this long to learn what became of its entries.
+    outcome_wait: float = 1.0
+
+    # -- proposals
+    max_proposals: int = 16_384
+    max_proposal_bytes: int = 64 * MIB
+    max_op_bytes: int = 16 * MIB
+    #: Operations are merged into entries of about this size...
+    entry_bytes: int = 1 * MIB
+    entry_ops: int = 4096
+    #: ...and one turn appends at most this much.
+    turn_append_bytes: int = 8 * MIB
+    #: A leader stops appending while this much is not committed.
+    max_uncommitted_bytes: int = 64 * MIB
+
+    # -- replication
+    message_bytes: int = 1 * MIB
+    message_entries: int = 1024
+    #: In flight to one follower.
+    window_bytes: int = 8 * MIB
+    window_messages: int = 256
+    cache_bytes: int = 32 * MIB
+    #: An entry in flight without any answer for this long is sent again.
+    resend_after: float = 1.0
+
+    # -- apply
+    apply_entries: int = 512
+    apply_bytes: int = 8 * MIB
+
+    # -- log trimming, in entries
+    keep_entries: int = 8_192
+    keep_entries_for_laggards: int = 200_000
+    trim_rows_per_turn: int = 256
+
+    # -- storage
+    #: Below this much room appends of clients are refused...
+    storage_reserve: int = 256 * MIB
+    #: ...and a follower takes no more log below this much.
+    follower_reserve: int = 128 * MIB
+    usage_interval: float = 0.1
+
+    # -- snapshots
+    snapshot_window_bytes: int = 8 * MIB
+    snapshot_retry: float = 0.5
+    snapshot_stall: float = 30.0
+
+    #: Deliver results before the store commit of their effects (the log entry
+    #: is durable on a majority already); readers wait for ``visible_index``.
+    early_results: bool = True
+    #: A jump of the wall clock against the monotonic one that is reported, microseconds.
+    clock_jump_us: int = 500_000
