@@ -245,6 +245,8 @@ def check_batch(
         raise _too_large("batch", len(data), max_batch_bytes)
     batch = _parse_batch(data)
     count = batch.count
+    if not count or not batch.records:
+        raise MalformedBatchError("a batch needs at least one record, and says how many")
     _check_envelope(batch, len(data))
     records, size = _parse_records(batch, max_batch_bytes)
     if len(UnknownFieldSet(records)):
@@ -335,21 +337,16 @@ def _parse_batch(data: bytes) -> records_pb2.RecordBatch:
 
 
 def _check_envelope(batch: records_pb2.RecordBatch, length: int) -> None:
-    """Refuse bytes around the four fields: no CRC covers them.
-
-    Cheaper than asking for unknown fields, and sees repeated fields too. An
-    encoder may write a field that has its default value.
-    """
+    """Refuse bytes around the four fields: no CRC covers them."""
     size = len(batch.records)
     expected = 1 + _varint(batch.count) + 1 + _varint(size) + size
     expected += 1 + _varint(batch.compression) if batch.compression else 0
     expected += 5 if batch.crc32c else 0
-    allowed = {expected}
-    if not batch.compression:
-        allowed.add(expected + 2)
-    if not batch.crc32c:
-        allowed |= {length + 5 for length in allowed}
-    if length not in allowed:
+    if length == expected:
+        return
+    # An encoder may write fields that have their default value.
+    defaults = (0 if batch.compression else 2) + (0 if batch.crc32c else 5)
+    if length > expected + defaults or len(UnknownFieldSet(batch)):
         raise MalformedBatchError(f"a batch of {length} bytes where its fields take {expected}")
 
 
