@@ -200,6 +200,19 @@ class LocalCluster:
         logs = "\n".join(f"--- {b.node_id}\n{b.log_tail()}" for b in self.brokers.values())
         raise DeadlineExceededError(f"no leader within {timeout:.0f} s\n{logs}")
 
+    def wait_serving(self, node_id: str, timeout: float = 30.0) -> None:
+        """Wait until one broker answers and knows a leader.
+
+        Raises:
+            DeadlineExceededError: it does not within ``timeout`` seconds.
+        """
+        broker = self.brokers[node_id]
+        deadline = time.monotonic() + timeout
+        while not self._leader_of(broker):
+            if time.monotonic() > deadline:
+                raise DeadlineExceededError(f"{node_id} does not serve\n{broker.log_tail()}")
+            time.sleep(0.02)
+
     def status(self, node_id: str, timeout: float = 2.0) -> cluster_pb2.ClusterStatus:
         """GetStatus of one broker; raises grpc.RpcError."""
         with grpc.insecure_channel(self.brokers[node_id].client_address) as channel:
