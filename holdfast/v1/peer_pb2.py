@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from holdfast.v1 import errors_pb2 as holdfast_dot_v1_dot_errors__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16holdfast/v1/peer.proto\x12\x0bholdfast.v1\x1a\x18holdfast/v1/errors.proto\"\x95\x05\n\tPeerFrame\x12\x0c\n\x04term\x18\x01 \x01(\x04\x12\x0f\n\x07\x62oot_id\x18\x02 \x01(\x04\x12#\n\x05hello\x18\x03 \x01(\x0b\x32\x12.holdfast.v1.HelloH\x00\x12,\n\x06\x61ppend\x18\x04 \x01(\x0b\x32\x1a.holdfast.v1.AppendEntriesH\x00\x12\x30\n\x0c\x61ppend_reply\x18\x05 \x01(\x0b\x32\x18.holdfast.v1.AppendReplyH\x00\x12\x30\n\x0cvote_request\x18\x06 \x01(\x0b\x32\x18.holdfast.v1.VoteRequestH\x00\x12,\n\nvote_reply\x18\x07 \x01(\x0b\x32\x16.holdfast.v1.VoteReplyH\x00\x12\x34\n\x0esnapshot_chunk\x18\x08 \x01(\x0b\x32\x1a.holdfast.v1.SnapshotChunkH\x00\x12\x34\n\x0esnapshot_reply\x18\t \x01(\x0b\x32\x1a.holdfast.v1.SnapshotReplyH\x00\x12\x36\n\x0f\x66orward_request\x18\n \x01(\x0b\x32\x1b.holdfast.v1.ForwardRequestH\x00\x12\x32\n\rforward_reply\x18\x0b \x01(\x0b\x32\x19.holdfast.v1.ForwardReplyH\x00\x12;\n\x12read_index_request\x18\x0c \x01(\x0b\x32\x1d.holdfast.v1.ReadIndexRequestH\x00\x12\x37\n\x10read_index_reply\x18\r \x01(\x0b\x32\x1b.holdfast.v1.ReadIndexReplyH\x00\x12.\n\x0btimeout_now\x18\x0e \x01(\x0b\x32\x17.holdfast.v1.TimeoutNowH\x00\x42\x06\n\x04\x62ody\"x\n\x05Hello\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x12\n\ncluster_id\x18\x02 \x01(\t\x12\x0f\n\x07node_id\x18\x03 \x01(\t\x12\x18\n\x10software_version\x18\x04 \x01(\t\x12\x16\n\x0e\x63lient_address\x18\x05 \x01(\t\"8\n\x08LogEntry\x12\r\n\x05index\x18\x01 \x01(\x04\x12\x0c\n\x04term\x18\x02 \x01(\x04\x12\x0f\n\x07\x63ommand\x18\x03 \x01(\x0c\"\x83\x01\n\rAppendEntries\x12\x12\n\nprev_index\x18\x01 \x01(\x04\x12\x11\n\tprev_term\x18\x02 \x01(\x04\x12\x14\n\x0c\x63ommit_index\x18\x03 \x01(\x04\x12&\n\x07\x65ntries\x18\x04 \x03(\x0b\x32\x15.holdfast.v1.LogEntry\x12\r\n\x05round\x18\x05 \x01(\x04\"V\n\x0b\x41ppendReply\x12\x0f\n\x07success\x18\x01 \x01(\x08\x12\x13\n\x0bmatch_index\x18\x02 \x01(\x04\x12\x12\n\nlast_index\x18\x03 \x01(\x04\x12\r\n\x05round\x18\x04 \x01(\x04\"T\n\x0bVoteRequest\x12\x10\n\x08pre_vote\x18\x01 \x01(\x08\x12\x0c\n\x04term\x18\x02 \x01(\x04\x12\x12\n\nlast_index\x18\x03 \x01(\x04\x12\x11\n\tlast_term\x18\x04 \x01(\x04\"<\n\tVoteReply\x12\x10\n\x08pre_vote\x18\x01 \x01(\x08\x12\x0c\n\x04term\x18\x02 \x01(\x04\x12\x0f\n\x07granted\x18\x03 \x01(\x08\"\x96\x01\n\rSnapshotChunk\x12\x13\n\x0bsnapshot_id\x18\x01 \x01(\x04\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x12\x0e\n\x06\x63rc32c\x18\x03 \x01(\x07\x12\x0c\n\x04\x64\x61ta\x18\x04 \x01(\x0c\x12\x0c\n\x04last\x18\x05 \x01(\x08\x12\x12\n\nlast_index\x18\x06 \x01(\x04\x12\x11\n\tlast_term\x18\x07 \x01(\x04\x12\r\n\x05round\x18\x08 \x01(\x04\"l\n\rSnapshotReply\x12\x13\n\x0bsnapshot_id\x18\x01 \x01(\x04\x12\x13\n\x0bnext_offset\x18\x02 \x01(\x04\x12\x11\n\tinstalled\x18\x03 \x01(\x08\x12\x0f\n\x07refused\x18\x04 \x01(\x08\x12\r\n\x05round\x18\x05 \x01(\x04\"(\n\x0e\x46orwardRequest\x12\n\n\x02id\x18\x01 \x01(\x04\x12\n\n\x02op\x18\x02 \x01(\x0c\"\\\n\x0c\x46orwardReply\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x0e\n\x06result\x18\x02 \x01(\x0c\x12!\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.holdfast.v1.Error\x12\r\n\x05index\x18\x04 \x01(\x04\"\x1e\n\x10ReadIndexRequest\x12\n\n\x02id\x18\x01 \x01(\x04\"N\n\x0eReadIndexReply\x12\n\n\x02id\x18\x01 \x01(\x04\x12\r\n\x05index\x18\x02 \x01(\x04\x12!\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.holdfast.v1.Error\"\x0c\n\nTimeoutNowb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16holdfast/v1/peer.proto\x12\x0bholdfast.v1\x1a\x18holdfast/v1/errors.proto\"\x95\x05\n\tPeerFrame\x12\x0c\n\x04term\x18\x01 \x01(\x04\x12\x0f\n\x07\x62oot_id\x18\x02 \x01(\x04\x12#\n\x05hello\x18\x03 \x01(\x0b\x32\x12.holdfast.v1.HelloH\x00\x12,\n\x06\x61ppend\x18\x04 \x01(\x0b\x32\x1a.holdfast.v1.AppendEntriesH\x00\x12\x30\n\x0c\x61ppend_reply\x18\x05 \x01(\x0b\x32\x18.holdfast.v1.AppendReplyH\x00\x12\x30\n\x0cvote_request\x18\x06 \x01(\x0b\x32\x18.holdfast.v1.VoteRequestH\x00\x12,\n\nvote_reply\x18\x07 \x01(\x0b\x32\x16.holdfast.v1.VoteReplyH\x00\x12\x34\n\x0esnapshot_chunk\x18\x08 \x01(\x0b\x32\x1a.holdfast.v1.SnapshotChunkH\x00\x12\x34\n\x0esnapshot_reply\x18\t \x01(\x0b\x32\x1a.holdfast.v1.SnapshotReplyH\x00\x12\x36\n\x0f\x66orward_request\x18\n \x01(\x0b\x32\x1b.holdfast.v1.ForwardRequestH\x00\x12\x32\n\rforward_reply\x18\x0b \x01(\x0b\x32\x19.holdfast.v1.ForwardReplyH\x00\x12;\n\x12read_index_request\x18\x0c \x01(\x0b\x32\x1d.holdfast.v1.ReadIndexRequestH\x00\x12\x37\n\x10read_index_reply\x18\r \x01(\x0b\x32\x1b.holdfast.v1.ReadIndexReplyH\x00\x12.\n\x0btimeout_now\x18\x0e \x01(\x0b\x32\x17.holdfast.v1.TimeoutNowH\x00\x42\x06\n\x04\x62ody\"x\n\x05Hello\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x12\n\ncluster_id\x18\x02 \x01(\t\x12\x0f\n\x07node_id\x18\x03 \x01(\t\x12\x18\n\x10software_version\x18\x04 \x01(\t\x12\x16\n\x0e\x63lient_address\x18\x05 \x01(\t\"F\n\x08LogEntry\x12\r\n\x05index\x18\x01 \x01(\x04\x12\x0c\n\x04term\x18\x02 \x01(\x04\x12\x0f\n\x07\x63ommand\x18\x03 \x01(\x0c\x12\x0c\n\x04kind\x18\x04 \x01(\r\"\x83\x01\n\rAppendEntries\x12\x12\n\nprev_index\x18\x01 \x01(\x04\x12\x11\n\tprev_term\x18\x02 \x01(\x04\x12\x14\n\x0c\x63ommit_index\x18\x03 \x01(\x04\x12&\n\x07\x65ntries\x18\x04 \x03(\x0b\x32\x15.holdfast.v1.LogEntry\x12\r\n\x05round\x18\x05 \x01(\x04\"~\n\x0b\x41ppendReply\x12\x0f\n\x07success\x18\x01 \x01(\x08\x12\x13\n\x0bmatch_index\x18\x02 \x01(\x04\x12\x12\n\nlast_index\x18\x03 \x01(\x04\x12\r\n\x05round\x18\x04 \x01(\x04\x12\x15\n\rrejected_prev\x18\x05 \x01(\x04\x12\x0f\n\x07no_room\x18\x06 \x01(\x08\"f\n\x0bVoteRequest\x12\x10\n\x08pre_vote\x18\x01 \x01(\x08\x12\x0c\n\x04term\x18\x02 \x01(\x04\x12\x12\n\nlast_index\x18\x03 \x01(\x04\x12\x11\n\tlast_term\x18\x04 \x01(\x04\x12\x10\n\x08transfer\x18\x05 \x01(\x08\"<\n\tVoteReply\x12\x10\n\x08pre_vote\x18\x01 \x01(\x08\x12\x0c\n\x04term\x18\x02 \x01(\x04\x12\x0f\n\x07granted\x18\x03 \x01(\x08\"\x96\x01\n\rSnapshotChunk\x12\x13\n\x0bsnapshot_id\x18\x01 \x01(\x04\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x12\x0e\n\x06\x63rc32c\x18\x03 \x01(\x07\x12\x0c\n\x04\x64\x61ta\x18\x04 \x01(\x0c\x12\x0c\n\x04last\x18\x05 \x01(\x08\x12\x12\n\nlast_index\x18\x06 \x01(\x04\x12\x11\n\tlast_term\x18\x07 \x01(\x04\x12\r\n\x05round\x18\x08 \x01(\x04\"l\n\rSnapshotReply\x12\x13\n\x0bsnapshot_id\x18\x01 \x01(\x04\x12\x13\n\x0bnext_offset\x18\x02 \x01(\x04\x12\x11\n\tinstalled\x18\x03 \x01(\x08\x12\x0f\n\x07refused\x18\x04 \x01(\x08\x12\r\n\x05round\x18\x05 \x01(\x04\"(\n\x0e\x46orwardRequest\x12\n\n\x02id\x18\x01 \x01(\x04\x12\n\n\x02op\x18\x02 \x01(\x0c\"\\\n\x0c\x46orwardReply\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x0e\n\x06result\x18\x02 \x01(\x0c\x12!\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.holdfast.v1.Error\x12\r\n\x05index\x18\x04 \x01(\x04\"\x1e\n\x10ReadIndexRequest\x12\n\n\x02id\x18\x01 \x01(\x04\"N\n\x0eReadIndexReply\x12\n\n\x02id\x18\x01 \x01(\x04\x12\r\n\x05index\x18\x02 \x01(\x04\x12!\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.holdfast.v1.Error\"\x0c\n\nTimeoutNowb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,27 +37,27 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_HELLO']._serialized_start=729
   _globals['_HELLO']._serialized_end=849
   _globals['_LOGENTRY']._serialized_start=851
-  _globals['_LOGENTRY']._serialized_end=907
-  _globals['_APPENDENTRIES']._serialized_start=910
-  _globals['_APPENDENTRIES']._serialized_end=1041
-  _globals['_APPENDREPLY']._serialized_start=1043
-  _globals['_APPENDREPLY']._serialized_end=1129
-  _globals['_VOTEREQUEST']._serialized_start=1131
-  _globals['_VOTEREQUEST']._serialized_end=1215
-  _globals['_VOTEREPLY']._serialized_start=1217
-  _globals['_VOTEREPLY']._serialized_end=1277
-  _globals['_SNAPSHOTCHUNK']._serialized_start=1280
-  _globals['_SNAPSHOTCHUNK']._serialized_end=1430
-  _globals['_SNAPSHOTREPLY']._serialized_start=1432
-  _globals['_SNAPSHOTREPLY']._serialized_end=1540
-  _globals['_FORWARDREQUEST']._serialized_start=1542
-  _globals['_FORWARDREQUEST']._serialized_end=1582
-  _globals['_FORWARDREPLY']._serialized_start=1584
-  _globals['_FORWARDREPLY']._serialized_end=1676
-  _globals['_READINDEXREQUEST']._serialized_start=1678
-  _globals['_READINDEXREQUEST']._serialized_end=1708
-  _globals['_READINDEXREPLY']._serialized_start=1710
-  _globals['_READINDEXREPLY']._serialized_end=1788
-  _globals['_TIMEOUTNOW']._serialized_start=1790
-  _globals['_TIMEOUTNOW']._serialized_end=1802
+  _globals['_LOGENTRY']._serialized_end=921
+  _globals['_APPENDENTRIES']._serialized_start=924
+  _globals['_APPENDENTRIES']._serialized_end=1055
+  _globals['_APPENDREPLY']._serialized_start=1057
+  _globals['_APPENDREPLY']._serialized_end=1183
+  _globals['_VOTEREQUEST']._serialized_start=1185
+  _globals['_VOTEREQUEST']._serialized_end=1287
+  _globals['_VOTEREPLY']._serialized_start=1289
+  _globals['_VOTEREPLY']._serialized_end=1349
+  _globals['_SNAPSHOTCHUNK']._serialized_start=1352
+  _globals['_SNAPSHOTCHUNK']._serialized_end=1502
+  _globals['_SNAPSHOTREPLY']._serialized_start=1504
+  _globals['_SNAPSHOTREPLY']._serialized_end=1612
+  _globals['_FORWARDREQUEST']._serialized_start=1614
+  _globals['_FORWARDREQUEST']._serialized_end=1654
+  _globals['_FORWARDREPLY']._serialized_start=1656
+  _globals['_FORWARDREPLY']._serialized_end=1748
+  _globals['_READINDEXREQUEST']._serialized_start=1750
+  _globals['_READINDEXREQUEST']._serialized_end=1780
+  _globals['_READINDEXREPLY']._serialized_start=1782
+  _globals['_READINDEXREPLY']._serialized_end=1860
+  _globals['_TIMEOUTNOW']._serialized_start=1862
+  _globals['_TIMEOUTNOW']._serialized_end=1874
 # @@protoc_insertion_point(module_scope)

@@ -54,14 +54,16 @@ class Hello(_message.Message):
     def __init__(self, protocol_version: _Optional[int] = ..., cluster_id: _Optional[str] = ..., node_id: _Optional[str] = ..., software_version: _Optional[str] = ..., client_address: _Optional[str] = ...) -> None: ...
 
 class LogEntry(_message.Message):
-    __slots__ = ("index", "term", "command")
+    __slots__ = ("index", "term", "command", "kind")
     INDEX_FIELD_NUMBER: _ClassVar[int]
     TERM_FIELD_NUMBER: _ClassVar[int]
     COMMAND_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
     index: int
     term: int
     command: bytes
-    def __init__(self, index: _Optional[int] = ..., term: _Optional[int] = ..., command: _Optional[bytes] = ...) -> None: ...
+    kind: int
+    def __init__(self, index: _Optional[int] = ..., term: _Optional[int] = ..., command: _Optional[bytes] = ..., kind: _Optional[int] = ...) -> None: ...
 
 class AppendEntries(_message.Message):
     __slots__ = ("prev_index", "prev_term", "commit_index", "entries", "round")
@@ -78,28 +80,34 @@ class AppendEntries(_message.Message):
     def __init__(self, prev_index: _Optional[int] = ..., prev_term: _Optional[int] = ..., commit_index: _Optional[int] = ..., entries: _Optional[_Iterable[_Union[LogEntry, _Mapping]]] = ..., round: _Optional[int] = ...) -> None: ...
 
 class AppendReply(_message.Message):
-    __slots__ = ("success", "match_index", "last_index", "round")
+    __slots__ = ("success", "match_index", "last_index", "round", "rejected_prev", "no_room")
     SUCCESS_FIELD_NUMBER: _ClassVar[int]
     MATCH_INDEX_FIELD_NUMBER: _ClassVar[int]
     LAST_INDEX_FIELD_NUMBER: _ClassVar[int]
     ROUND_FIELD_NUMBER: _ClassVar[int]
+    REJECTED_PREV_FIELD_NUMBER: _ClassVar[int]
+    NO_ROOM_FIELD_NUMBER: _ClassVar[int]
     success: bool
     match_index: int
     last_index: int
     round: int
-    def __init__(self, success: _Optional[bool] = ..., match_index: _Optional[int] = ..., last_index: _Optional[int] = ..., round: _Optional[int] = ...) -> None: ...
+    rejected_prev: int
+    no_room: bool
+    def __init__(self, success: _Optional[bool] = ..., match_index: _Optional[int] = ..., last_index: _Optional[int] = ..., round: _Optional[int] = ..., rejected_prev: _Optional[int] = ..., no_room: _Optional[bool] = ...) -> None: ...
 
 class VoteRequest(_message.Message):
-    __slots__ = ("pre_vote", "term", "last_index", "last_term")
+    __slots__ = ("pre_vote", "term", "last_index", "last_term", "transfer")
     PRE_VOTE_FIELD_NUMBER: _ClassVar[int]
     TERM_FIELD_NUMBER: _ClassVar[int]
     LAST_INDEX_FIELD_NUMBER: _ClassVar[int]
     LAST_TERM_FIELD_NUMBER: _ClassVar[int]
+    TRANSFER_FIELD_NUMBER: _ClassVar[int]
     pre_vote: bool
     term: int
     last_index: int
     last_term: int
-    def __init__(self, pre_vote: _Optional[bool] = ..., term: _Optional[int] = ..., last_index: _Optional[int] = ..., last_term: _Optional[int] = ...) -> None: ...
+    transfer: bool
+    def __init__(self, pre_vote: _Optional[bool] = ..., term: _Optional[int] = ..., last_index: _Optional[int] = ..., last_term: _Optional[int] = ..., transfer: _Optional[bool] = ...) -> None: ...
 
 class VoteReply(_message.Message):
     __slots__ = ("pre_vote", "term", "granted")
