@@ -32,6 +32,14 @@ class Table(Enum):
     GROUPS = "groups"  # groups.py
     OFFSETS = "offsets"  # groups.py: group, topic, partition -> committed offset
 
+    # Enum hashes by name in Python code; members are singletons, and every
+    # store operation looks a table up in a dict.
+    __hash__ = object.__hash__
+
+
+#: Bounds on keys, checked by every store.
+MAX_KEY_BYTES = 511
+
 
 class Reader(Protocol):
     """A consistent view of the store. Results are copies, never views of the map."""
@@ -61,9 +69,21 @@ class Reader(Protocol):
 
     def count(self, table: Table) -> int: ...
 
+    def last_key(self, table: Table) -> bytes | None:
+        """The greatest key of the table; None when it is empty."""
+        ...
+
 
 class Writer(Reader, Protocol):
-    """The one write transaction; it sees its own writes."""
+    """The one write transaction; it sees its own writes.
+
+    After a write that raised, the transaction cannot be committed: abort it.
+
+    Raises:
+        holdfast.errors.StorageFullError: no room in the map, or on the disk.
+        holdfast.errors.StorageError: any other failure of the store, an empty
+            or overlong key included.
+    """
 
     def put(self, table: Table, key: bytes, value: bytes) -> None: ...
 
@@ -87,10 +107,40 @@ class Usage:
     used: int  # pages in use in the environment
     quota: int  # the bound Holdfast keeps below the map size
     disk_free: int  # free in the file system
+    reusable: int = 0  # freed pages inside the environment: room without growing the file
 
     def has_room(self, reserve: int) -> bool:
-        """True when ``reserve`` more bytes fit both the quota and the disk."""
-        return self.used + reserve <= self.quota and self.disk_free >= reserve
+        """True when ``reserve`` more bytes fit both the quota and the disk.
+
+        Freed pages count for the disk by half only: a large value needs a run
+        of pages, and may not find one among the holes.
+        """
+        return self.used + reserve <= self.quota and self.disk_free + self.reusable // 2 >= reserve
+
+
+class Staged(Protocol):
+    """A fresh, empty environment being filled, to replace the store's whole content.
+
+    Used by the thread that owns the store's writer.
+    """
+
+    def writer(self) -> Writer: ...
+
+    def commit(self) -> None:
+        """Make what was written durable in the fresh environment; it is not installed yet."""
+        ...
+
+    def install(self) -> None:
+        """Commit, then replace the store's content in one atomic step.
+
+        A crash leaves the old content or the new one, whole. Readers that are
+        open keep what they see; the store's open transaction must be clean.
+        """
+        ...
+
+    def discard(self) -> None:
+        """Drop the fresh environment; nothing to do after ``install``."""
+        ...
 
 
 class Store(Protocol):
@@ -122,6 +172,12 @@ class Store(Protocol):
         """Drop the open transaction."""
         ...
 
-    def usage(self) -> Usage: ...
+    def usage(self) -> Usage:
+        """Space as of the last commit; cheap, from any thread."""
+        ...
+
+    def stage(self) -> Staged:
+        """Begin replacing the whole content (a snapshot from another replica)."""
+        ...
 
     def close(self) -> None: ...

@@ -1,0 +1,459 @@
+"""The store port on LMDB: what brokers run.
+
+One thread writes: everything of an engine turn goes into one transaction with
+one fsync. Any thread reads: a read is a snapshot, and what it returns is
+copied, because LMDB's buffers die with the transaction.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NoReturn
+
+import lmdb
+
+from holdfast.errors import ClosedError, StorageError, StorageFullError
+from holdfast.storage.environment import Database, Environment
+from holdfast.storage.port import MAX_KEY_BYTES, Reader, Staged, Table, Usage, Writer
+
+#: Address space, not disk or memory; set once, because it cannot grow under readers.
+DEFAULT_MAP_SIZE = 1 << 40
+#: How long a reading of the file system's free space is good for, in seconds.
+_STATVFS_AGE = 0.2
+#: Both meta pages and the main table's page: not counted by the tables' statistics.
+_FIXED_PAGES = 3
+
+_NO_SPACE = frozenset((errno.ENOSPC, errno.EDQUOT))
+
+
+def _is_full(error: lmdb.Error) -> bool:
+    return isinstance(error, lmdb.MapFullError) or getattr(error, "code", None) in _NO_SPACE
+
+
+class _View(Reader):
+    """Reading, common to snapshots and the writer."""
+
+    __slots__ = ("_cursor", "_dbs", "_get", "_stat")
+
+    def __init__(self, txn: Any, dbs: dict[Table, Database]) -> None:
+        # `txn` hands out memoryviews (buffers=True), so that a slice of a large
+        # value copies that slice only. None of them leaves this class.
+        self._dbs = dbs
+        self._get = txn.get
+        self._cursor = txn.cursor
+        self._stat = txn.stat
+
+    def get(self, table: Table, key: bytes) -> bytes | None:
+        try:
+            value = self._get(key, None, self._dbs[table])
+        except lmdb.BadValsizeError:
+            return None  # no such key can have been written
+        except lmdb.Error as error:
+            raise _read_error(table, error) from error
+        return None if value is None else bytes(value)
+
+    def get_slice(self, table: Table, key: bytes, start: int, length: int) -> bytes | None:
+        try:
+            value = self._get(key, None, self._dbs[table])
+        except lmdb.BadValsizeError:
+            return None  # no such key can have been written
+        except lmdb.Error as error:
+            raise _read_error(table, error) from error
+        return None if value is None else bytes(value[start : start + length])
+
+    def scan(
+        self, table: Table, start: bytes = b"", stop: bytes | None = None, *, reverse: bool = False
+    ) -> Iterator[tuple[bytes, bytes]]:
+        try:
+            cursor = self._placed(table, start, stop, reverse)
+            if cursor is None:
+                return
+            rows = cursor.iterprev() if reverse else cursor.iternext()
+            for view, value in rows:
+                key = bytes(view)
+                if key < start if reverse else stop is not None and key >= stop:
+                    return
+                yield key, bytes(value)
+        except lmdb.Error as error:
+            raise _read_error(table, error) from error
+
+    def scan_keys(
+        self, table: Table, start: bytes = b"", stop: bytes | None = None, *, reverse: bool = False
+    ) -> Iterator[bytes]:
+        try:
+            cursor = self._placed(table, start, stop, reverse)
+            if cursor is None:
+                return
+            rows = cursor.iterprev(values=False) if reverse else cursor.iternext(values=False)
+            for view in rows:
+                key = bytes(view)
+                if key < start if reverse else stop is not None and key >= stop:
+                    return
+                yield key
+        except lmdb.Error as error:
+            raise _read_error(table, error) from error
+
+    def floor(self, table: Table, key: bytes) -> tuple[bytes, bytes] | None:
+        try:
+            cursor = self._cursor(self._dbs[table])
+            above = cursor.set_range(key)
+            found = (cursor.key() == key or cursor.prev()) if above else cursor.last()
+            return (bytes(cursor.key()), bytes(cursor.value())) if found else None
+        except lmdb.Error as error:
+            raise _read_error(table, error) from error
+
+    def count(self, table: Table) -> int:
+        try:
+            entries: int = self._stat(self._dbs[table])["entries"]
+        except lmdb.Error as error:
+            raise _read_error(table, error) from error
+        return entries
+
+    def last_key(self, table: Table) -> bytes | None:
+        try:
+            cursor = self._cursor(self._dbs[table])
+            return bytes(cursor.key()) if cursor.last() else None
+        except lmdb.Error as error:
+            raise _read_error(table, error) from error
+
+    def _placed(self, table: Table, start: bytes, stop: bytes | None, reverse: bool) -> Any | None:
+        """A cursor on the first row of a scan, or None when there is none."""
+        cursor = self._cursor(self._dbs[table])
+        if not reverse:
+            found = cursor.set_range(start) if start else cursor.first()
+        elif stop is not None and cursor.set_range(stop):
+            found = cursor.prev()
+        else:
+            found = cursor.last()
+        return cursor if found else None
+
+
+def _read_error(table: Table, error: lmdb.Error) -> StorageError:
+    return StorageError(f"reading table {table.value} failed: {error}")
+
+
+class _Snapshot:
+    """Context manager of one read transaction."""
+
+    __slots__ = ("_environment", "_store", "_txn")
+
+    def __init__(self, store: LmdbStore) -> None:
+        self._store = store
+        self._environment: Environment | None = None
+        self._txn: Any = None
+
+    def __enter__(self) -> Reader:
+        self._environment = environment = self._store._enter()
+        try:
+            self._txn = txn = environment.env.begin(buffers=True)
+        except lmdb.Error as error:
+            environment.leave()
+            raise StorageError(f"cannot begin a read: {error}") from error
+        return _View(txn, environment.dbs)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._environment is not None
+        self._txn.abort()
+        self._environment.leave()
+
+
+class _LmdbWriter(_View, Writer):
+    __slots__ = ("_delete", "_put", "changed", "failed", "txn")
+
+    def __init__(self, environment: Environment) -> None:
+        try:
+            self.txn: Any = environment.env.begin(write=True, buffers=True)
+        except lmdb.Error as error:
+            raise StorageError(f"cannot begin a write transaction: {error}") from error
+        super().__init__(self.txn, environment.dbs)
+        self._put = self.txn.put
+        self._delete = self.txn.delete
+        self.changed = False
+        self.failed: str | None = None
+
+    def put(self, table: Table, key: bytes, value: bytes) -> None:
+        self.changed = True
+        try:
+            self._put(key, value, True, True, False, self._dbs[table])
+        except lmdb.Error as error:
+            self._fail(table, key, error)
+
+    def append(self, table: Table, key: bytes, value: bytes) -> None:
+        self.changed = True
+        try:
+            placed = self._put(key, value, True, True, True, self._dbs[table])
+        except lmdb.Error as error:
+            self._fail(table, key, error)
+        if not placed:  # LMDB does not raise on a key out of order
+            self.failed = "append out of order"
+            raise StorageError(f"append out of order to table {table.value}: key {key.hex()}")
+
+    def delete(self, table: Table, key: bytes) -> bool:
+        try:
+            gone: bool = self._delete(key, b"", self._dbs[table])
+        except lmdb.Error as error:
+            self._fail(table, key, error)
+        if gone:
+            self.changed = True
+        return gone
+
+    def _fail(self, table: Table, key: bytes, error: lmdb.Error) -> NoReturn:
+        self.failed = str(error)
+        if _is_full(error):
+            raise StorageFullError(f"no room to write table {table.value}: {error}") from error
+        if not 0 < len(key) <= MAX_KEY_BYTES:
+            raise StorageError(
+                f"key of {len(key)} bytes in table {table.value}; 1 to {MAX_KEY_BYTES} allowed"
+            ) from error
+        raise StorageError(f"writing table {table.value} failed: {error}") from error
+
+    def pages(self) -> int:
+        """Pages in use as this transaction sees them, those of the free list aside."""
+        total = _FIXED_PAGES
+        for db in self._dbs.values():
+            stat = self._stat(db)
+            total += stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"]
+        return total
+
+
+class WriteSide:
+    """The write transaction of one environment; used by one thread."""
+
+    __slots__ = ("_failed", "_used_pages", "_writer", "environment")
+
+    def __init__(self, environment: Environment) -> None:
+        self.environment = environment
+        self._writer: _LmdbWriter | None = None
+        self._failed: str | None = None
+        writer = _LmdbWriter(environment)
+        self._used_pages = writer.pages()
+        writer.txn.abort()
+
+    @property
+    def failed(self) -> str | None:
+        """Why a commit failed; nothing may be read or written any more."""
+        return self._failed
+
+    @property
+    def used_pages(self) -> int:
+        """Pages in use as of the last commit."""
+        return self._used_pages
+
+    @property
+    def dirty(self) -> bool:
+        return self._writer is not None and self._writer.changed
+
+    def writer(self) -> Writer:
+        writer = self._writer
+        if writer is None:
+            if self._failed is not None:
+                raise StorageError(self._failed)
+            writer = self._writer = _LmdbWriter(self.environment)
+        return writer
+
+    def commit(self) -> None:
+        writer = self._writer
+        if writer is None or not writer.changed:
+            if self._failed is not None:
+                raise StorageError(self._failed)
+            return
+        if writer.failed is not None:
+            raise StorageError(f"the transaction failed and must be aborted: {writer.failed}")
+        self._writer = None
+        try:
+            used = writer.pages()
+            writer.txn.commit()
+        except lmdb.Error as error:
+            # Whether it reached the disk is not known, and a retry of the fsync
+            # may succeed falsely: the process has to end.
+            self._failed = f"a commit failed; end the process and start again: {error}"
+            raise StorageError(self._failed) from error
+        self._used_pages = used
+
+    def abort(self) -> None:
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            writer.txn.abort()
+
+
+class Housing:
+    """Where a store's environments live; ``identity.DataDirectory`` is the real one."""
+
+    def fresh(self) -> Path:
+        """Path of a new environment that no restart would open."""
+        raise StorageError("this store has no data directory to stage a snapshot in")
+
+    def switch(self, path: Path) -> None:
+        """Make ``path`` the environment a restart opens: durable and atomic."""
+        raise StorageError("this store has no data directory to install a snapshot in")
+
+    def remove(self, path: Path) -> None:
+        """An environment is closed and not wanted any more."""
+
+    def closed(self) -> None:
+        """The store is closed and its files are no longer in use."""
+
+
+class LmdbStore:
+    """``Store`` on LMDB.
+
+    Args:
+        path: directory of the environment; made when missing.
+        quota_bytes: bound on pages in use that ``usage`` reports.
+        map_size: address space for the map, above any quota; fixed while open.
+        housing: gives snapshots a place; without it ``stage`` raises StorageError.
+
+    Raises:
+        StorageError: the environment cannot be opened.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        quota_bytes: int,
+        map_size: int = DEFAULT_MAP_SIZE,
+        housing: Housing | None = None,
+    ) -> None:
+        self._quota = quota_bytes
+        self._map_size = map_size
+        self._housing = housing or Housing()
+        self._side = WriteSide(Environment(path, map_size))
+        self._closed = False
+        self._disk: tuple[float, int] = (float("-inf"), 0)
+        self._removers: list[threading.Thread] = []
+
+    @property
+    def path(self) -> Path:
+        """Directory of the environment in use."""
+        return self._side.environment.path
+
+    @property
+    def page_size(self) -> int:
+        return self._side.environment.page_size
+
+    def read(self) -> _Snapshot:
+        return _Snapshot(self)
+
+    def writer(self) -> Writer:
+        if self._closed:
+            raise ClosedError("the store is closed")
+        return self._side.writer()
+
+    @property
+    def dirty(self) -> bool:
+        return self._side.dirty
+
+    def commit(self) -> None:
+        if self._closed:
+            raise ClosedError("the store is closed")
+        self._side.commit()
+
+    def abort(self) -> None:
+        self._side.abort()
+
+    def usage(self) -> Usage:
+        side = self._side
+        page = side.environment.page_size
+        used = side.used_pages * page
+        if not side.environment.enter():
+            raise ClosedError("the store is closed")
+        try:
+            extent = (side.environment.env.info()["last_pgno"] + 1) * page
+        finally:
+            side.environment.leave()
+        return Usage(used, self._quota, self._disk_free(), max(0, extent - used))
+
+    def stage(self) -> Staged:
+        if self._closed:
+            raise ClosedError("the store is closed")
+        return _StagedLmdb(self, WriteSide(Environment(self._housing.fresh(), self._map_size)))
+
+    def close(self) -> None:
+        """Drop the open transaction and close once no reader is left."""
+        if self._closed:
+            return
+        self._closed = True
+        self._side.abort()
+        for remover in self._removers:
+            remover.join()
+        self._side.environment.retire(self._housing.closed)
+
+    def _enter(self) -> Environment:
+        while True:
+            side = self._side
+            if side.failed is not None:
+                raise StorageError(side.failed)
+            if side.environment.enter():
+                return side.environment
+            if self._closed:
+                raise ClosedError("the store is closed")
+            # A snapshot took over between the two lines above: enter that one.
+
+    def _disk_free(self) -> int:
+        at, free = self._disk
+        now = time.monotonic()
+        if now - at > _STATVFS_AGE:
+            stat = os.statvfs(self.path)
+            free = stat.f_bavail * stat.f_frsize
+            self._disk = (now, free)
+        return free
+
+    def _switch(self, side: WriteSide) -> None:
+        if self._closed:
+            raise ClosedError("the store is closed")
+        if self._side.dirty:
+            raise StorageError("cannot install a snapshot: the open transaction has changes")
+        self._side.abort()
+        self._housing.switch(side.environment.path)
+        old = self._side.environment
+        self._side = side
+        old.retire(lambda: self._remove_later(old.path))
+
+    def _remove_later(self, path: Path) -> None:
+        # Unlinking gigabytes takes a while, and the last reader may have been
+        # on the event loop.
+        self._removers = [t for t in self._removers if t.is_alive()]
+        remover = threading.Thread(target=self._housing.remove, args=(path,), daemon=True)
+        self._removers.append(remover)
+        remover.start()
+
+
+class _StagedLmdb:
+    """A fresh environment next to the one in use; see ``port.Staged``."""
+
+    def __init__(self, store: LmdbStore, side: WriteSide) -> None:
+        self._store = store
+        self._side: WriteSide | None = side
+
+    def writer(self) -> Writer:
+        return self._open().writer()
+
+    def commit(self) -> None:
+        self._open().commit()
+
+    def install(self) -> None:
+        side = self._open()
+        side.commit()
+        self._store._switch(side)
+        self._side = None
+
+    def discard(self) -> None:
+        side, self._side = self._side, None
+        if side is not None:
+            side.abort()
+            path = side.environment.path
+            side.environment.retire(lambda: self._store._remove_later(path))
+
+    def _open(self) -> WriteSide:
+        if self._side is None:
+            raise ClosedError("the snapshot has been installed or discarded")
+        return self._side
