@@ -1,0 +1,39 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+#: Where `serve` and `up` listen, so that no command needs an address on a developer's machine.
+DEFAULT_ENDPOINTS = "127.0.0.1:7450,127.0.0.1:7460,127.0.0.1:7470"
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON: one object, or one a line.")]
+Endpoints = Annotated[
+    str,
+    typer.Option(
+        "--endpoint",
+        "-e",
+        envvar="HOLDFAST_ENDPOINTS",
+        metavar="HOST:PORT[,…]",
+        help="Brokers to talk to; any of a cluster will do.",
+        show_default=False,
+    ),
+]
+Timeout = Annotated[float, typer.Option("--timeout", metavar="SECONDS", help="Give up after this long.")]
+
+
+def split_endpoints(text: str) -> list[str]:
+    """The addresses of ``--endpoint``.
+
+    Raises:
+        typer.BadParameter: there is none, or one has no port.
+    """
+    found = [part.strip() for part in text.split(",") if part.strip()]
+    for part in found:
+        if not part.rpartition(":")[2].isdigit():
+            raise typer.BadParameter(f"{part!r} is not host:port.", param_hint="--endpoint")
+    if not found:
+        raise typer.BadParameter("names no broker.", param_hint="--endpoint")
+    return found
