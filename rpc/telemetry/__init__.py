@@ -1,1 +1,6 @@
-"""Part of Holdfast; see the folder's DESIGN.md."""
+"""Typed events and engine status in, OpenTelemetry metrics and spans out."""
+
+from holdfast.rpc.telemetry.export import Telemetry, start
+from holdfast.rpc.telemetry.gauges import BrokerGauges, FollowerLag, GroupLag
+
+__all__ = ["BrokerGauges", "FollowerLag", "GroupLag", "Telemetry", "start"]

@@ -1,0 +1,26 @@
+"""Typed events of the services, for telemetry. Emitted only when a sink is given."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class PublishHandled:
+    """A Publish, or one request of a PublishStream, has been answered."""
+
+    topic: str
+    records: int
+    bytes: int
+    seconds: float
+    reason: str  # the error's; empty: acknowledged
+    log_index: int  # 0 with an error
+    traceparent: str = ""  # W3C, as the caller sent it; empty: none
+
+
+@dataclass(frozen=True, slots=True)
+class CallRefused:
+    """A call was refused before it reached the engine; ``reason`` is the error's."""
+
+    method: str
+    reason: str
