@@ -1,7 +1,7 @@
 """The asyncio face of the engine.
 
-The engine runs on its own thread and reports once per turn; the bridge turns
-that one report into one ``call_soon_threadsafe``, which resolves every future
+The engine runs on its own thread and reports once or twice per turn; the bridge
+turns each report into one ``call_soon_threadsafe``, which resolves every future
 and wakes every watcher of that turn. Nothing here blocks and nothing here
 decides: it only carries.
 
@@ -147,7 +147,8 @@ class EngineBridge:
         self._engine: EnginePort | None = None
         self._progress = initial
         self._pending: dict[asyncio.Future[Completed], float] = {}
-        self._applied_waiters: list[tuple[int, int, asyncio.Future[None]]] = []
+        self._visible_waiters: list[tuple[int, int, asyncio.Future[None]]] = []
+        self._answered_index = 0
         self._ticket = itertools.count()
         self._watchers: dict[PartitionKey, set[Watch]] = {}
         self._watches: set[Watch] = set()
@@ -164,8 +165,9 @@ class EngineBridge:
     def propose(self, op: bytes, timeout: float) -> asyncio.Future[Completed]:
         """Propose an operation framed by ``commands.encode_op``; ``timeout`` in seconds.
 
-        The future is never failed by the engine: pass what it gives to
-        ``unwrap``. For the hot path; others use ``submit``.
+        The future is never failed: pass what it gives to ``unwrap``. It may be
+        done before the effects are visible here. For the hot path; others use
+        ``submit``.
 
         Raises:
             OverloadedError: the engine's queue is full.
@@ -179,12 +181,15 @@ class EngineBridge:
         return future
 
     async def submit(self, op: bytes, timeout: float) -> Outcome:
-        """Propose an operation and wait until it is committed and visible here.
+        """Propose an operation and wait until it is committed, applied, and visible in this node's store.
 
         Raises:
             HoldfastError: refused by the engine or by the state machine.
         """
-        return unwrap(await self.propose(op, timeout))
+        start = self._clock.monotonic()
+        outcome = unwrap(await self.propose(op, timeout))
+        await self.wait_applied(outcome[1], max(0.0, timeout - (self._clock.monotonic() - start)))
+        return outcome
 
     async def barrier(self, timeout: float) -> int:
         """The log index up to which everything acknowledged before the call is visible here.
@@ -218,23 +223,34 @@ class EngineBridge:
         return len(self._pending)
 
     async def wait_applied(self, index: int, timeout: float) -> None:
-        """Return when ``index`` is applied and visible on this node.
+        """Return when ``index`` is applied and visible in this node's store.
 
         Raises:
             DeadlineExceededError: not within ``timeout`` seconds.
         """
         self.check_open()
-        if self._progress.applied_index >= index:
+        if self._progress.visible_index >= index:
             return
         future: asyncio.Future[None] = self._loop.create_future()
-        heapq.heappush(self._applied_waiters, (index, next(self._ticket), future))
+        heapq.heappush(self._visible_waiters, (index, next(self._ticket), future))
         try:
             async with asyncio.timeout(timeout):
                 await future
         except TimeoutError:
             raise DeadlineExceededError(
-                f"this node has applied log index {self._progress.applied_index}, not yet {index}; try again"
+                f"this node shows log index {self._progress.visible_index}, not yet {index}; try again"
             ) from None
+
+    async def settle(self, timeout: float) -> None:
+        """Return when everything this node has answered with success is visible in its store.
+
+        The engine may answer a publish a moment before its effects can be read
+        here; a read that starts with this sees what its caller was told.
+
+        Raises:
+            DeadlineExceededError: not within ``timeout`` seconds.
+        """
+        await self.wait_applied(self._answered_index, timeout)
 
     def watch(self, keys: Iterable[PartitionKey] = ()) -> Watch:
         """Wake-ups when the given partitions change (appended to, trimmed or dropped)."""
@@ -256,7 +272,7 @@ class EngineBridge:
     # -- the engine's side ---------------------------------------------------
 
     def deliver(self, completed: Sequence[Completed], progress: Progress) -> None:
-        """``ResultSink``: called on the engine thread, at most once per turn."""
+        """``ResultSink``: called on the engine thread."""
         try:
             self._loop.call_soon_threadsafe(self._on_turn, completed, progress)
         except RuntimeError:
@@ -270,10 +286,11 @@ class EngineBridge:
         for done in completed:
             future: asyncio.Future[Completed] = done.token  # type: ignore[assignment]
             pending.pop(future, None)
+            self._answered_index = max(self._answered_index, done.index)
             if not future.done():
                 future.set_result(done)
-        waiters = self._applied_waiters
-        while waiters and waiters[0][0] <= progress.applied_index:
+        waiters = self._visible_waiters
+        while waiters and waiters[0][0] <= progress.visible_index:
             waiter = heapq.heappop(waiters)[2]
             if not waiter.done():
                 waiter.set_result(None)
@@ -302,10 +319,10 @@ class EngineBridge:
                 unknown = OutcomeUnknownError("the broker stopped before the outcome was known")
                 future.set_result(Completed(future, None, unknown, 0))
         self._pending.clear()
-        for _, _, waiter in self._applied_waiters:
+        for _, _, waiter in self._visible_waiters:
             if not waiter.done():
                 waiter.set_exception(_copy(self._closed))
-        self._applied_waiters.clear()
+        self._visible_waiters.clear()
         for watch in list(self._watches):
             watch._fail(_copy(self._closed))
 
@@ -316,7 +333,9 @@ class EngineBridge:
                 del self._pending[future]
                 if future.done():  # its caller went away
                     continue
-                late = OutcomeUnknownError("no answer from the engine within the deadline; its disk may be stuck")
+                late = OutcomeUnknownError(
+                    "no answer from the engine within the deadline; its disk may be stuck"
+                )
                 future.set_result(Completed(future, None, late, 0))
         self._sweeper = self._loop.call_later(_SWEEP_S, self._sweep)
 

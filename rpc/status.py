@@ -65,9 +65,7 @@ async def abort(context: grpc.aio.ServicerContext[object, object], error: Except
         logger.error("a call failed unexpectedly", exc_info=error)
         error = InternalError("internal error; the broker's log says more")
     status = to_status(error)
-    await context.abort(
-        status_code(error), status.message, ((_DETAILS_KEY, status.SerializeToString()),)
-    )
+    await context.abort(status_code(error), status.message, ((_DETAILS_KEY, status.SerializeToString()),))
     raise AssertionError("abort returned")  # it always raises
 
 

@@ -1,0 +1,229 @@
+"""Publish and PublishStream.
+
+No interceptors, no per-call objects that are not needed: a publish is parse,
+look up, check, propose, await, serialise.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import grpc
+from holdfast.rpc.services.topic_cache import TopicCache
+
+from holdfast.cluster.results import Completed
+from holdfast.errors import HoldfastError, OverloadedError
+from holdfast.rpc.admission import Admission
+from holdfast.rpc.bridge import EngineBridge, unwrap
+from holdfast.rpc.services.publish_request import Prepared, PublishEncoder, add_positions, parse_publish
+from holdfast.rpc.settings import Limits
+from holdfast.rpc.status import abort, invalid, to_wire
+from holdfast.v1 import bus_pb2
+
+Context = grpc.aio.ServicerContext[bytes, bytes]
+
+#: A message of results is sent before it grows past this many of them.
+_RESULTS_PER_MESSAGE = 4096
+_RETRY_S = 0.005
+
+
+class PublishService:
+    """Publishes through the engine.
+
+    Args:
+        bridge: the engine.
+        topics: looked up per request.
+        encoder: checks and encodes requests.
+        admission: bounds what this node has in flight.
+        limits: of this broker.
+    """
+
+    def __init__(
+        self,
+        bridge: EngineBridge,
+        topics: TopicCache,
+        encoder: PublishEncoder,
+        admission: Admission,
+        limits: Limits,
+    ) -> None:
+        self._bridge = bridge
+        self._topics = topics
+        self._encoder = encoder
+        self._admission = admission
+        self._limits = limits
+        self._default_timeout = limits.default_deadline_ms / 1000
+
+    async def publish(self, raw: bytes, context: Context) -> bytes:
+        """One serialised PublishRequest to one serialised PublishResponse."""
+        size = len(raw)
+        try:
+            self._admission.enter(size)
+            try:
+                timeout = context.time_remaining()
+                if timeout is None:
+                    timeout = self._default_timeout
+                request = parse_publish(raw)
+                topic = self._topics.cached(request.topic) or await self._topics.find(request.topic, timeout)
+                prepared = self._encoder.prepare(request, topic)
+                done = await self._bridge.propose(prepared.op, timeout)
+                return _response(done, prepared.spread).SerializeToString()
+            finally:
+                self._admission.leave(size)
+        except Exception as error:  # noqa: BLE001  (reported to the caller as a status)
+            await abort(context, error)
+
+    async def publish_stream(self, requests: AsyncIterator[bytes], context: Context) -> AsyncIterator[bytes]:
+        """Pipelined publishing: serialised requests in, serialised results out, in order."""
+        stream = _Stream(self._limits)
+        reader = asyncio.create_task(self._read(requests, stream))
+        try:
+            while await stream.head_ready():
+                response = bus_pb2.PublishStreamResponse()
+                for entry in stream.take_ready():
+                    self._admission.leave(entry.size)
+                    _fill(response.results.add(request_id=entry.request_id), entry)
+                yield response.SerializeToString()
+            await reader
+        except Exception as error:  # noqa: BLE001  (reported to the caller as a status)
+            await abort(context, error)
+        finally:
+            reader.cancel()
+            for entry in stream.take_all():
+                # The operations go on to commit; only their answers are dropped.
+                self._admission.leave(entry.size)
+
+    async def _read(self, requests: AsyncIterator[bytes], stream: _Stream) -> None:
+        try:
+            async for raw in requests:
+                size = len(raw)
+                await stream.room_for(size)
+                await self._admission.enter_wait(size)
+                entry = _InFlight(size)
+                try:
+                    request = parse_publish(raw)
+                    entry.request_id = request.request_id
+                    await self._start(request, entry)
+                except HoldfastError as error:
+                    entry.error = error
+                except BaseException:
+                    self._admission.leave(size)
+                    raise
+                stream.add(entry)
+        finally:
+            stream.end()
+
+    async def _start(self, request: bus_pb2.PublishRequest, entry: _InFlight) -> None:
+        topic = self._topics.cached(request.topic) or await self._topics.find(
+            request.topic, self._default_timeout
+        )
+        prepared: Prepared = self._encoder.prepare(request, topic)
+        entry.spread = prepared.spread
+        deadline = asyncio.get_running_loop().time() + self._default_timeout
+        while True:
+            try:
+                entry.future = self._bridge.propose(prepared.op, self._default_timeout)
+                return
+            except OverloadedError:
+                # To refuse this one and take the next would tear a gap into the
+                # producer's sequence: hold the stream instead.
+                if asyncio.get_running_loop().time() >= deadline:
+                    raise
+                await asyncio.sleep(_RETRY_S)
+
+
+@dataclass(eq=False, slots=True)
+class _InFlight:
+    """A request of a stream: waiting for ``future``, or failed with ``error``."""
+
+    size: int
+    request_id: int = 0
+    future: asyncio.Future[Completed] | None = None
+    spread: list[int] | None = None
+    error: HoldfastError | None = None
+
+    @property
+    def ready(self) -> bool:
+        return self.future is None or self.future.done()
+
+
+class _Stream:
+    """What one PublishStream has in flight, in order and bounded."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._max_requests = limits.stream_inflight_requests
+        self._max_bytes = max(limits.stream_inflight_bytes, limits.max_request_bytes)
+        self._entries: deque[_InFlight] = deque()
+        self._bytes = 0
+        self._ended = False
+        self._changed: asyncio.Future[None] | None = None  # the writer waits for an entry
+        self._room: asyncio.Future[None] | None = None  # the reader waits for room
+
+    async def room_for(self, size: int) -> None:
+        while self._entries and (
+            len(self._entries) >= self._max_requests or self._bytes + size > self._max_bytes
+        ):
+            self._room = asyncio.get_running_loop().create_future()
+            await self._room
+
+    def add(self, entry: _InFlight) -> None:
+        self._entries.append(entry)
+        self._bytes += entry.size
+        _resolve(self._changed)
+
+    def end(self) -> None:
+        self._ended = True
+        _resolve(self._changed)
+
+    async def head_ready(self) -> bool:
+        """Wait until the oldest request is answered; False when there will be none."""
+        while not self._entries:
+            if self._ended:
+                return False
+            self._changed = asyncio.get_running_loop().create_future()
+            await self._changed
+        future = self._entries[0].future
+        if future is not None and not future.done():
+            await future
+        return True
+
+    def take_ready(self) -> list[_InFlight]:
+        """The answered requests at the head, in order."""
+        entries = self._entries
+        taken: list[_InFlight] = []
+        while entries and entries[0].ready and len(taken) < _RESULTS_PER_MESSAGE:
+            entry = entries.popleft()
+            self._bytes -= entry.size
+            taken.append(entry)
+        _resolve(self._room)
+        return taken
+
+    def take_all(self) -> list[_InFlight]:
+        taken = list(self._entries)
+        self._entries.clear()
+        return taken
+
+
+def _resolve(future: asyncio.Future[None] | None) -> None:
+    if future is not None and not future.done():
+        future.set_result(None)
+
+
+def _response(done: Completed, spread: list[int] | None) -> bus_pb2.PublishResponse:
+    response = unwrap(done)[0].append
+    if spread is not None:
+        add_positions(response, spread)
+    return response
+
+
+def _fill(result: bus_pb2.PublishResult, entry: _InFlight) -> None:
+    error = entry.error
+    if entry.future is not None:
+        try:
+            result.response.CopyFrom(_response(entry.future.result(), entry.spread))
+            return
+        except HoldfastError as refused:
+            error = refused
+    result.error.CopyFrom(to_wire(error or invalid("request", "not answered")))
