@@ -47,11 +47,11 @@ def stock_02(lab: Lab) -> Resent:
     leader.tick(0.11)
     leader.outbox.sent.clear()
     leader.tick(0.11)
-    indexes = lambda: leader.private("raftNextIndex")  # noqa: E731
+    next_index = leader.private("raftNextIndex")
     peer = next(node for node in leader.obj.otherNodes if node.id == "b")
-    before = indexes()[peer]
+    before = next_index[peer]
     leader.ack("b", 3)
-    after = indexes()[peer]
+    after = next_index[peer]
     for index in range(4, 23):
         leader.tick(0.11)
         leader.ack("b", index)

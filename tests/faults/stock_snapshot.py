@@ -70,7 +70,7 @@ def _serializer() -> Serializer:
 def _chunks(data: bytes) -> list[tuple[bytes, bool, bool]]:
     sender = _serializer()
     sender._Serializer__inMemorySerializedData = data
-    chunks = []
+    chunks: list[tuple[bytes, bool, bool]] = []
     while not chunks or not chunks[-1][2]:
         chunks.append(sender.getTransmissionData("receiver"))
     return chunks

@@ -85,7 +85,8 @@ def stock_07(lab: Lab) -> Compacted:
     for index in range(1, 1101):
         journal.add(NO_OP, index, 1)
     before = len(journal)
-    real, written = FileJournal.add, []
+    real = FileJournal.add
+    written: list[object] = []
 
     def add(self: FileJournal, *entry: object) -> None:
         if len(written) == 3:
