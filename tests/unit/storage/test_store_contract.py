@@ -203,9 +203,13 @@ def test_map_full_is_said_and_leaves_the_store_usable(make_store: Callable[..., 
     store = make_store(map_size=2 << 20)
     fill(store, b"kept")
     w = store.writer()
-    with pytest.raises(StorageFullError) as caught:
+
+    def overfill() -> None:
         for i in range(1000):
             w.put(T, b"%d" % i, b"x" * 10_000)
+
+    with pytest.raises(StorageFullError) as caught:
+        overfill()
     assert caught.value.retriable
     with pytest.raises(StorageError, match="abort"):
         store.commit()
