@@ -59,7 +59,7 @@ def _balance(owned: dict[str, set[PartitionKey]], readers: Mapping[int, list[str
         for giver in sorted(owned, key=lambda name: (-len(owned[name]), name)):
             best: tuple[int, str, PartitionKey] | None = None
             # One candidate per topic is enough: its partitions are alike.
-            highest = {}
+            highest: dict[int, PartitionKey] = {}
             for key in owned[giver]:
                 if key[0] not in highest or key > highest[key[0]]:
                     highest[key[0]] = key

@@ -81,8 +81,7 @@ class AckWindow:
 
     def skip_to(self, offset: int) -> bool:
         """Retention removed everything below ``offset``; True when the prefix moved."""
-        if offset > self.next_offset:
-            self.next_offset = offset
+        self.next_offset = max(self.next_offset, offset)
         if offset <= self.committed:
             return False
         self.committed = self._acked.take_prefix(offset)
