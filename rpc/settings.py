@@ -73,17 +73,13 @@ class Limits(Section):
     #: Key + value + headers of one record, for topics that set no limit of their own.
     max_record_bytes: int = 1 * MIB
     #: One encoded batch, also after decompression.
-    max_batch_bytes: int = 8 * MIB
+    max_batch_bytes: int = 16 * MIB
     #: All batches or records of one Publish: one operation of the log.
     max_request_bytes: int = 16 * MIB
     max_key_bytes: int = 4 * KIB
     max_headers: int = 64
     #: Names and values of one record's headers together.
     max_header_bytes: int = 16 * KIB
-    max_topics: int = 1000
-    #: Per topic.
-    max_partitions: int = 1024
-    default_partitions: int = 1
     #: Publishes this node has taken and not yet answered.
     max_inflight_calls: int = 4096
     max_inflight_bytes: int = 48 * MIB
@@ -110,6 +106,8 @@ class Telemetry(Section):
     prometheus: str = ""
     #: OTLP (gRPC) endpoint, such as http://collector:4317; empty: not exported.
     otlp_endpoint: str = ""
+    #: Share of traces that are recorded, 0 to 1; a caller's own decision goes before it.
+    trace_ratio: float = 1.0
     #: Share of traces kept when a caller's own trace does not decide.
     trace_ratio: float = 0.01
 
@@ -370,11 +368,6 @@ def _check(settings: Settings) -> None:
         "limits.max_inflight_bytes",
         limits.max_inflight_bytes,
     )
-    _ordered(
-        "limits.default_partitions", limits.default_partitions, "limits.max_partitions", limits.max_partitions
-    )
-    if limits.max_partitions > 1024:
-        raise _bad("limits.max_partitions", "must be at most 1024")
     if limits.max_request_bytes > 32 * MIB:
         raise _bad(
             "limits.max_request_bytes", "must be at most 32 MiB, so that a message of gRPC can carry it"
@@ -392,6 +385,8 @@ def _check(settings: Settings) -> None:
         )
     if settings.quota_bytes < 64 * MIB:
         raise _bad("quota_bytes", "must be at least 64 MiB")
+    if not 0 <= settings.telemetry.trace_ratio <= 1:
+        raise _bad("telemetry.trace_ratio", "must be between 0 and 1")
     if settings.telemetry.prometheus:
         Address.parse(settings.telemetry.prometheus, "telemetry.prometheus")
 

@@ -12,13 +12,13 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 import grpc
-from holdfast.rpc.services.topic_cache import TopicCache
 
 from holdfast.cluster.results import Completed
 from holdfast.errors import HoldfastError, OverloadedError
 from holdfast.rpc.admission import Admission
 from holdfast.rpc.bridge import EngineBridge, unwrap
 from holdfast.rpc.services.publish_request import Prepared, PublishEncoder, add_positions, parse_publish
+from holdfast.rpc.services.topic_cache import TopicCache
 from holdfast.rpc.settings import Limits
 from holdfast.rpc.status import abort, invalid, to_wire
 from holdfast.v1 import bus_pb2

@@ -25,11 +25,11 @@ def test_later_sources_win(tmp_path: Path) -> None:
     )
     env = {"HOLDFAST_LISTEN": "127.0.0.1:2", "HOLDFAST_RAFT_HEARTBEAT_MS": "30", "PATH": "x"}
     settings = load(
-        file, env=env, overrides={"listen": "127.0.0.1:3", "limits.max_topics": 7, "node_id": None}
+        file, env=env, overrides={"listen": "127.0.0.1:3", "limits.max_key_bytes": 7, "node_id": None}
     )
     assert settings.node_id == "a"
     assert settings.listen == "127.0.0.1:3"
-    assert (settings.limits.max_headers, settings.limits.max_topics) == (3, 7)
+    assert (settings.limits.max_headers, settings.limits.max_key_bytes) == (3, 7)
     assert settings.raft.heartbeat_ms == 30
 
 

@@ -1,0 +1,141 @@
+"""The engine bridge: answers, watches, visibility and the end."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from rpc_fakes import START, FakeEngine, make_engine
+
+from holdfast.cluster.commands import encode_op
+from holdfast.cluster.results import Completed, Progress, Role
+from holdfast.errors import (
+    DeadlineExceededError,
+    NoLeaderError,
+    OutcomeUnknownError,
+    OverloadedError,
+    TopicExistsError,
+    UnavailableError,
+)
+from holdfast.rpc.bridge import EngineBridge
+from holdfast.rpc.clock import SystemClock
+from holdfast.v1 import log_pb2
+
+
+def create_topic(name: str = "t", partitions: int = 2) -> bytes:
+    return encode_op(log_pb2.Op(create_topic=log_pb2.CreateTopicOp(name=name, partitions=partitions)))
+
+
+async def test_submit_gives_result_and_index() -> None:
+    engine = make_engine()
+    result, index = await engine.bridge.submit(create_topic(), 5)
+    assert (result.topic.name, index) == ("t", 2)
+    assert engine.bridge.progress.visible_index == 2
+    assert engine.bridge.pending == 0
+
+
+async def test_errors_of_the_state_machine_are_raised() -> None:
+    engine = make_engine()
+    await engine.bridge.submit(create_topic(), 5)
+    with pytest.raises(TopicExistsError):
+        await engine.bridge.submit(create_topic(), 5)
+
+
+async def test_errors_of_the_engine_are_raised() -> None:
+    engine = make_engine()
+    engine.fail = NoLeaderError("none")
+    with pytest.raises(NoLeaderError):
+        await engine.bridge.submit(create_topic(), 5)
+    with pytest.raises(NoLeaderError):
+        await engine.bridge.barrier(5)
+    engine.refuse = OverloadedError("full")
+    with pytest.raises(OverloadedError):
+        await engine.bridge.submit(create_topic(), 5)
+    assert engine.bridge.pending == 0
+
+
+async def test_a_cancelled_caller_does_not_stop_the_commit() -> None:
+    engine = make_engine()
+    engine.hold = True
+    call = asyncio.ensure_future(engine.bridge.submit(create_topic(), 5))
+    await asyncio.sleep(0)
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    engine.hold = False
+    engine.release()
+    with pytest.raises(TopicExistsError):
+        await engine.bridge.submit(create_topic(), 5)
+
+
+async def test_submit_waits_until_the_effects_are_visible() -> None:
+    engine = make_engine()
+    engine.hold = True
+    call = asyncio.ensure_future(engine.bridge.submit(create_topic(), 5))
+    await asyncio.sleep(0)
+    token = engine._held[0][1]
+    early = Progress(7, 7, 1, Role.LEADER, "n1", visible_index=6)
+    engine.bridge.deliver((Completed(token, log_pb2.OpResult(), None, 7),), early)
+    settled = asyncio.ensure_future(engine.bridge.settle(5))
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert not call.done()
+    settled.cancel()
+    late_settle = asyncio.ensure_future(engine.bridge.settle(5))
+    engine.bridge.deliver((), Progress(7, 7, 1, Role.LEADER, "n1", visible_index=7))
+    assert (await call)[1] == 7
+    await late_settle
+
+
+async def test_wait_applied_has_a_deadline() -> None:
+    engine = make_engine()
+    with pytest.raises(DeadlineExceededError):
+        await engine.bridge.wait_applied(99, 0.001)
+
+
+async def test_watch_wakes_on_touched_partitions_only() -> None:
+    bridge = EngineBridge(asyncio.get_running_loop(), SystemClock(), START)
+    bridge.attach(FakeEngine(bridge))
+    with bridge.watch([(1, 0)]) as watch:
+        bridge.deliver((), Progress(2, 2, 1, Role.LEADER, "n1", frozenset({(2, 0)}), 2))
+        bridge.deliver((), Progress(3, 3, 1, Role.LEADER, "n1", frozenset({(1, 0), (1, 1)}), 3))
+        assert await watch.wait() == {(1, 0)}
+        assert await watch.wait(0.001) == set()
+        watch.add([(1, 1)])
+        watch.discard([(1, 0)])
+        bridge.deliver((), Progress(4, 4, 1, Role.LEADER, "n1", frozenset({(1, 0), (1, 1)}), 4))
+        assert await watch.wait() == {(1, 1)}
+    assert not bridge._watchers
+    assert not bridge._watches
+
+
+async def test_close_fails_every_waiter() -> None:
+    engine = make_engine()
+    engine.hold = True
+    bridge = engine.bridge
+    call = asyncio.ensure_future(bridge.submit(create_topic(), 5))
+    applied = asyncio.ensure_future(bridge.wait_applied(50, 5))
+    watch = bridge.watch()
+    watching = asyncio.ensure_future(watch.wait())
+    await asyncio.sleep(0)
+    bridge.close()
+    with pytest.raises(OutcomeUnknownError):
+        await call
+    for waiting in (applied, watching):
+        with pytest.raises(UnavailableError):
+            await waiting
+    with pytest.raises(UnavailableError):
+        await bridge.submit(create_topic(), 5)
+    engine.hold = False
+    engine.release()  # a late report finds no one
+    await asyncio.sleep(0)
+
+
+async def test_listeners_hear_every_report() -> None:
+    engine = make_engine()
+    heard: list[Progress] = []
+    stop = engine.bridge.listen(heard.append)
+    await engine.bridge.submit(create_topic(), 5)
+    stop()
+    await engine.bridge.submit(create_topic("u"), 5)
+    assert [progress.applied_index for progress in heard] == [2]
