@@ -37,7 +37,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Fields:
-    """``--key`` and ``--timestamp``: of NDJSON and CSV the names of fields, otherwise the values themselves."""
+    """``--key`` and ``--timestamp``: fields of NDJSON and CSV, otherwise the values themselves."""
 
     key: str | None = None
     timestamp: str | None = None

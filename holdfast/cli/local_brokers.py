@@ -185,7 +185,9 @@ def _birth(pid: int) -> str | None:
 
 def _birth_without_proc(pid: int) -> str | None:
     # macOS: ps knows the second in which a process started.
-    found = subprocess.run(["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, check=False)
+    found = subprocess.run(
+        ["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, check=False
+    )
     return "_".join(found.stdout.split()) or None
 
 

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 
 import typer
+from typer.exceptions import TyperException
 
 from holdfast.cli.app import app
 from holdfast.errors import HoldfastError
@@ -30,7 +31,7 @@ def run(arguments: Sequence[str]) -> int:
         return stop.exit_code
     except (typer.Abort, KeyboardInterrupt):
         return INTERRUPTED
-    except typer.BadParameter.__mro__[2] as error:  # typer's ClickException, which it does not export
+    except TyperException as error:
         return _usage(error)
     except HoldfastError as error:
         report(error, as_json=as_json)

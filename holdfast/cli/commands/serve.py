@@ -50,7 +50,8 @@ def serve(
         ),
     ] = None,
     quota: Annotated[
-        str | None, typer.Option("--quota", metavar="SIZE", help="Refuse publishes past this much data [64GiB].")
+        str | None,
+        typer.Option("--quota", metavar="SIZE", help="Refuse publishes past this much data [64GiB]."),
     ] = None,
     assignments: Annotated[
         list[str] | None,
