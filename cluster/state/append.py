@@ -1,0 +1,123 @@
+"""AppendOp: batches into partitions of one topic, all or none."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import xxhash
+
+from holdfast.cluster.state.catalog import check_partition, partition_state
+from holdfast.cluster.state.context import EntryContext
+from holdfast.cluster.state.sequences import Duplicate, advance, check_sequence
+from holdfast.errors import InvalidArgumentError, LimitExceededError, MalformedBatchError
+from holdfast.storage import partitions, producers
+from holdfast.storage.journal import ROW_HEADER
+from holdfast.storage.partitions import PartitionState
+from holdfast.storage.producers import ProducerRow
+from holdfast.v1 import log_pb2
+
+_MAX_PRODUCER_ID = (1 << 63) - 1
+_hash_batch = xxhash.xxh3_128_intdigest
+
+
+class _Checked(NamedTuple):
+    """A batch that may be stored: nothing about it can be refused any more."""
+
+    batch: log_pb2.AppendBatch
+    start: int  # within the entry
+    state: PartitionState
+    producer: ProducerRow | None
+    duplicate: Duplicate | None
+
+
+def apply_append(
+    context: EntryContext, op: log_pb2.AppendOp, blob_start: int, blob_length: int
+) -> log_pb2.OpResult:
+    """Store the batches, which lie one after the other in the entry's blob.
+
+    Raises:
+        HoldfastError: refused, nothing was written.
+        StorageError: the store failed.
+    """
+    w, index, time_us, entry = context.w, context.index, context.time_us, context.entry
+    topic_id, producer_id, epoch = op.topic_id, op.producer_id, op.producer_epoch
+    checked = _check(context, op, blob_start, blob_length)
+    result = log_pb2.OpResult()
+    add_ack = result.append.acks.add
+    for batch, start, state, producer, duplicate in checked:
+        partition, count, length = batch.partition, batch.count, batch.length
+        if duplicate is not None:
+            add_ack(
+                partition=partition,
+                base_offset=duplicate.base_offset,
+                count=count,
+                append_time_us=duplicate.append_time_us,
+                duplicate=True,
+            )
+            continue
+        base_offset = state.next_offset
+        after = partitions.append_batch(
+            w,
+            topic_id,
+            partition,
+            state,
+            log_index=index,
+            position=ROW_HEADER + start,
+            length=length,
+            count=count,
+            append_time_us=time_us,
+            min_ts=batch.min_timestamp_us,
+            max_ts=batch.max_timestamp_us,
+            batch_hash=_hash_batch(entry[start : start + length]),
+        )
+        context.stored += 1
+        context.touched.add((topic_id, partition))
+        stored_us = after.last_append_us  # the stamped time, or later: it never goes back
+        if producer_id:
+            row = advance(producer, epoch, batch.base_sequence, count, base_offset, stored_us)
+            producers.write(w, topic_id, partition, producer_id, row)
+        add_ack(partition=partition, base_offset=base_offset, count=count, append_time_us=stored_us)
+    return result
+
+
+def _check(context: EntryContext, op: log_pb2.AppendOp, blob_start: int, blob_length: int) -> list[_Checked]:
+    w, limits = context.w, context.limits
+    topic = context.catalog.topic(w, op.topic_id)
+    producer_id, epoch, batches = op.producer_id, op.producer_epoch, op.batches
+    if producer_id > _MAX_PRODUCER_ID:
+        raise InvalidArgumentError("a producer id has at most 63 bits", metadata={"field": "producer_id"})
+    if not 0 < len(batches) <= limits.max_batches_per_append:
+        raise InvalidArgumentError(
+            f"{len(batches)} batches; 1 to {limits.max_batches_per_append} allowed",
+            metadata={"field": "batches"},
+        )
+    start = blob_start
+    seen: set[int] = set()
+    newcomers = 0
+    checked: list[_Checked] = []
+    for batch in batches:
+        partition, count = batch.partition, batch.count
+        check_partition(topic, partition)
+        if partition in seen:
+            raise InvalidArgumentError(
+                f"two batches for partition {partition}: one is allowed", metadata={"field": "batches"}
+            )
+        seen.add(partition)
+        if not count or not batch.length or batch.min_timestamp_us > batch.max_timestamp_us:
+            raise MalformedBatchError("a batch without records, bytes or a span of time")
+        state = partition_state(w, topic, partition)
+        producer = duplicate = None
+        if producer_id:
+            producer = producers.read(w, topic.id, partition, producer_id)
+            duplicate = check_sequence(producer, epoch, batch.base_sequence, count)
+            newcomers += producer is None
+        checked.append(_Checked(batch, start, state, producer, duplicate))
+        start += batch.length
+    if start != blob_start + blob_length:
+        raise MalformedBatchError(f"batches of {start - blob_start} bytes in a blob of {blob_length}")
+    if newcomers and producers.count(w) + newcomers > limits.max_producers:
+        raise LimitExceededError(
+            f"{limits.max_producers} idempotent producers are known, that is the limit; idle ones expire",
+            metadata={"limit": str(limits.max_producers)},
+        )
+    return checked

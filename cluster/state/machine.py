@@ -1,0 +1,125 @@
+"""The deterministic state machine: log entries in, results out.
+
+``apply`` is total: whatever an entry holds, it gives a result per operation and
+leaves the state as every other replica's. Only the store's own failures are
+raised, because then this replica cannot go on.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from holdfast.cluster.commands import ENTRY_OVERHEAD, OP_OVERHEAD, DecodedOp, decode_entry
+from holdfast.cluster.ports import EventSink
+from holdfast.cluster.state.append import apply_append
+from holdfast.cluster.state.catalog import Catalog
+from holdfast.cluster.state.context import EntryContext
+from holdfast.cluster.state.events import OperationRefused
+from holdfast.cluster.state.limits import StateLimits
+from holdfast.cluster.state.maintenance import expire_producers, trim
+from holdfast.cluster.state.offsets import commit_offsets
+from holdfast.cluster.state.results import error_result
+from holdfast.cluster.state.topic_ops import create_topic, delete_topic, update_topic
+from holdfast.errors import HoldfastError, InternalError, InvalidArgumentError, StorageError, StorageFullError
+from holdfast.storage.port import Writer
+from holdfast.v1 import log_pb2
+
+#: Where the number of operations stands in an entry (cluster/commands.py).
+_OP_COUNT = struct.Struct(">I")
+_OP_COUNT_AT = ENTRY_OVERHEAD - _OP_COUNT.size
+
+#: Every operation but "append", by its name in log.proto.
+_HANDLERS: Mapping[str, Callable[[EntryContext, Any], log_pb2.OpResult]] = {
+    "create_topic": create_topic,
+    "update_topic": update_topic,
+    "delete_topic": delete_topic,
+    "commit_offsets": commit_offsets,
+    "trim": trim,
+    "expire_producers": expire_producers,
+}
+
+
+@dataclass(slots=True)
+class Applied:
+    """What an entry gave.
+
+    Attributes:
+        results: one per operation, in order.
+        touched: (topic id, partition) of each log whose end moved.
+    """
+
+    results: list[log_pb2.OpResult] = field(default_factory=list)
+    touched: set[tuple[int, int]] = field(default_factory=set)
+
+
+class StateMachine:
+    """Applies entries to the open write transaction; used by the engine thread only.
+
+    Args:
+        limits: the same on every node of a cluster.
+        events: told of what changed (cluster/state/events.py); None: nobody.
+    """
+
+    def __init__(self, limits: StateLimits | None = None, events: EventSink | None = None) -> None:
+        self.limits = limits or StateLimits()
+        self._events = events
+        self._catalog = Catalog()
+
+    def reset(self) -> None:
+        """Forget what was read from a transaction that was dropped or replaced."""
+        self._catalog.clear()
+
+    def apply(self, w: Writer, index: int, entry: bytes) -> Applied:
+        """Execute the entry of log index ``index``.
+
+        Raises:
+            StorageError, StorageFullError: the store failed; abort the
+                transaction and call ``reset``.
+        """
+        try:
+            time_us, ops = decode_entry(entry)
+        except StorageError as error:
+            return Applied(_undecodable(entry, error))
+        context = EntryContext(
+            w,
+            index,
+            # Times before 1970 have no place in the rows; a leader whose clock
+            # says so stamps the epoch.
+            max(time_us, 0),
+            memoryview(entry),
+            self._catalog,
+            self.limits,
+            self._events,
+        )
+        results = [self._apply_op(context, decoded) for decoded in ops]
+        context.count_references()
+        return Applied(results, context.touched)
+
+    def _apply_op(self, context: EntryContext, decoded: DecodedOp) -> log_pb2.OpResult:
+        op = decoded.op
+        kind = op.WhichOneof("op")
+        try:
+            if kind == "append":
+                return apply_append(context, op.append, decoded.blob_start, decoded.blob_length)
+            if kind is None:
+                raise InvalidArgumentError("an operation that this version does not know")
+            context.count_references()
+            return _HANDLERS[kind](context, getattr(op, kind))
+        except (StorageError, StorageFullError):
+            raise
+        except HoldfastError as error:
+            context.emit(OperationRefused(kind or "unknown", error.reason))
+            return error_result(error)
+
+
+def _undecodable(entry: bytes, error: StorageError) -> list[log_pb2.OpResult]:
+    """An error for each operation the entry says it holds, at least one."""
+    count = 1
+    if len(entry) >= ENTRY_OVERHEAD:
+        (claimed,) = _OP_COUNT.unpack_from(entry, _OP_COUNT_AT)
+        count = max(1, min(claimed, (len(entry) - ENTRY_OVERHEAD) // OP_OVERHEAD))
+    result = error_result(InternalError(f"the log entry does not decode: {error}"))
+    return [result] * count
