@@ -74,6 +74,7 @@ class Step:
     end_offset: int  # of the partition: the log end in this snapshot
     bytes: int = 0
     records: int = 0
+    rows: int = 0  # index rows looked at
     #: The end of the time window was reached: nothing will follow.
     finished: bool = False
 
@@ -113,9 +114,9 @@ def read_step(
     if offset >= limit or offset < state.start_offset:
         return step
     for row in partitions.index_scan(reader, ref.topic_id, ref.partition, offset):
-        if row.base_offset >= limit or max_rows <= 0:
+        if row.base_offset >= limit or step.rows >= max_rows:
             break
-        max_rows -= 1
+        step.rows += 1
         if window is not None and not window.overlaps(row):
             if window.is_past(row):
                 step.finished = True

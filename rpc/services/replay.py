@@ -1,0 +1,392 @@
+"""Replay: reading partitions of one topic from this replica."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import grpc
+
+from holdfast.cluster.delivery.events import BatchDamaged, RecordsDelivered
+from holdfast.cluster.delivery.positions import out_of_range, resolve
+from holdfast.cluster.delivery.reading import PartitionRef, TimeBasis, TimeWindow, read_step
+from holdfast.cluster.delivery.settings import DeliverySettings
+from holdfast.cluster.ports import EventSink
+from holdfast.errors import (
+    InvalidArgumentError,
+    OverloadedError,
+    StorageError,
+    UnknownPartitionError,
+    UnknownTopicError,
+)
+from holdfast.rpc.bridge import EngineBridge
+from holdfast.rpc.services.decoding import BatchDecoder, records_of
+from holdfast.rpc.services.delivery_wire import Parts, batches_field, replay_response
+from holdfast.rpc.services.topic_cache import TopicCache
+from holdfast.rpc.status import invalid
+from holdfast.storage import partitions
+from holdfast.storage.port import Reader, Store
+from holdfast.storage.topics import TopicRow
+from holdfast.v1 import bus_pb2, records_pb2
+
+Context = grpc.aio.ServicerContext[bytes, bytes]
+
+
+@dataclass(slots=True)
+class _Cursor:
+    """Where one partition stands."""
+
+    ref: PartitionRef
+    offset: int
+    #: Exclusive; None: no end (follow).
+    stop: int | None
+    #: End of the log at the time of the call.
+    call_end: int
+    log_end: int
+    #: There may be something to read now.
+    pending: bool = True
+    #: The end was reached: nothing will follow, even when following.
+    done: bool = False
+
+    @property
+    def key(self) -> tuple[int, int]:
+        return (self.ref.topic_id, self.ref.partition)
+
+
+class ReplayService:
+    """``EventBus.Replay`` on any replica.
+
+    Args:
+        store: read in short snapshots, on the event loop: a message's batches
+            are a copy out of the page cache, cheaper than a change of thread.
+        bridge: barriers and wake-ups.
+        topics: looked up once per call.
+        settings: the bounds.
+        emit: where events go.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        bridge: EngineBridge,
+        topics: TopicCache,
+        settings: DeliverySettings | None = None,
+        emit: EventSink | None = None,
+    ) -> None:
+        self._store = store
+        self._bridge = bridge
+        self._topics = topics
+        self._settings = settings or DeliverySettings()
+        self._emit = emit
+        self._active = 0
+
+    @property
+    def active(self) -> int:
+        """Calls being served."""
+        return self._active
+
+    async def replay(self, request: bus_pb2.ReplayRequest, context: Context) -> AsyncIterator[bytes]:
+        """Serialised ReplayResponses.
+
+        The first one comes at once and says where each partition starts, even
+        when there is nothing to read yet; the last one of a replay that ends
+        has ``caught_up`` set.
+
+        Raises:
+            InvalidArgumentError: positions or limits that make no sense.
+            UnknownTopicError, UnknownPartitionError: nothing to read from.
+            OffsetOutOfRangeError: an offset is not there; the valid range is
+                named. Also when retention overtakes the reader.
+            StorageError: a damaged batch; it is not served.
+            OverloadedError: too many replays on this node.
+        """
+        if self._active >= self._settings.max_replays:
+            raise OverloadedError(f"{self._active} replays are running on this broker; try again")
+        self._active += 1
+        try:
+            left = context.time_remaining()
+            timeout = self._settings.call_timeout
+            if left is not None:
+                timeout = min(left, timeout)
+            if request.linearizable:
+                await self._bridge.barrier(timeout)
+            else:
+                await self._bridge.settle(timeout)
+            topic = await self._topics.find(request.topic, timeout)
+            reading = _Reading(request, topic, self._settings)
+            with self._bridge.watch(reading.keys if request.follow else ()) as watch:
+                # After the watch began, so that nothing falls between the two.
+                with self._store.read() as reader:
+                    reading.start(reader)
+                while True:
+                    message = self._next_message(reading)
+                    if message is not None:
+                        yield message
+                    elif reading.ended:
+                        return
+                    else:
+                        reading.touch(await watch.wait())
+        finally:
+            self._active -= 1
+
+    def _next_message(self, reading: _Reading) -> bytes | None:
+        try:
+            with self._store.read() as reader:
+                message = reading.read(reader)
+        except StorageError as error:
+            if self._emit is not None and "offset" in error.metadata:
+                facts = error.metadata
+                self._emit(
+                    BatchDamaged(reading.topic.name, int(facts["partition"]), int(facts["offset"]))
+                )
+            raise
+        if message is not None and self._emit is not None:
+            self._emit(RecordsDelivered("", reading.topic.name, reading.records_read, len(message)))
+        return message
+
+
+class _Reading:
+    """One replay's cursors; reads a message's worth per call, awaits nothing."""
+
+    def __init__(
+        self, request: bus_pb2.ReplayRequest, topic: TopicRow, settings: DeliverySettings
+    ) -> None:
+        self.topic = topic
+        self.records_read = 0
+        self._request = request
+        self._settings = settings
+        self._follow = request.follow
+        self._basis: TimeBasis = _basis(request)
+        self._max_bytes = _message_bytes(request.max_message_bytes, settings)
+        if request.format not in (bus_pb2.FORMAT_RECORDS, bus_pb2.FORMAT_BATCHES):
+            raise invalid("format", f"unknown format {request.format}")
+        self._decoder = BatchDecoder() if request.format == bus_pb2.FORMAT_RECORDS else None
+        self._refs = [
+            PartitionRef(topic.name, topic.id, number) for number in _partitions(request, topic)
+        ]
+        self._cursors: list[_Cursor] = []
+        self._by_key: dict[tuple[int, int], _Cursor] = {}
+        self._turn = 0
+        self._announced = False
+        self._caught_up = False
+        self._window = self._time_window()
+
+    @property
+    def keys(self) -> list[tuple[int, int]]:
+        return [(ref.topic_id, ref.partition) for ref in self._refs]
+
+    @property
+    def ended(self) -> bool:
+        """Everything asked for has been sent; asked when there is nothing to send now."""
+        return not self._follow or all(cursor.done for cursor in self._cursors)
+
+    def start(self, reader: Reader) -> None:
+        """Find where each partition starts and ends."""
+        for ref in self._refs:
+            state = partitions.read_state(reader, ref.topic_id, ref.partition)
+            if state is None:
+                raise _gone(ref)
+            self._cursors.append(self._cursor(reader, ref, state))
+        self._by_key = {cursor.key: cursor for cursor in self._cursors}
+
+    def touch(self, keys: set[tuple[int, int]]) -> None:
+        """These partitions changed."""
+        for key in keys:
+            cursor = self._by_key[key]
+            cursor.pending = not cursor.done
+
+    def read(self, reader: Reader) -> bytes | None:
+        """The next message; None when there is nothing to say until a partition changes."""
+        batches: Parts = []
+        records: list[records_pb2.Record] = []
+        room = self._max_bytes
+        rows = self._settings.max_rows_per_read
+        moved = not self._announced
+        self.records_read = 0
+        count = len(self._cursors)
+        for step_number in range(count):
+            at = (self._turn + step_number) % count
+            cursor = self._cursors[at]
+            if not cursor.pending:
+                continue
+            if room <= 0 or rows <= 0:
+                self._turn = at
+                break
+            before = cursor.offset
+            used, looked_at = self._read_partition(reader, cursor, room, rows, batches, records)
+            room -= used
+            rows -= looked_at
+            moved = moved or cursor.offset != before
+        else:
+            self._turn += 1
+        caught_up = not self._caught_up and self._is_caught_up()
+        if not moved and not caught_up:
+            return None
+        self._announced = True
+        self._caught_up = self._caught_up or caught_up
+        progress = [
+            bus_pb2.PartitionProgress(
+                partition=cursor.ref.partition, next_offset=cursor.offset, log_end_offset=cursor.log_end
+            )
+            for cursor in self._cursors
+        ]
+        return replay_response(batches, records, progress, self._caught_up)
+
+    def _read_partition(
+        self,
+        reader: Reader,
+        cursor: _Cursor,
+        room: int,
+        rows: int,
+        batches: Parts,
+        records: list[records_pb2.Record],
+    ) -> tuple[int, int]:
+        """Read one partition on, into the message; the bytes and index rows it took."""
+        step = read_step(
+            reader,
+            cursor.ref,
+            cursor.offset,
+            stop=cursor.stop,
+            max_bytes=room,
+            max_records=1 << 62,
+            max_rows=rows,
+            window=self._window,
+        )
+        if step is None:
+            raise _gone(cursor.ref)
+        if step.start_offset > cursor.offset and not self._finished(cursor):
+            raise out_of_range(cursor.ref, cursor.offset, step.start_offset, step.end_offset)
+        cursor.log_end = step.end_offset
+        used = step.bytes
+        if self._decoder is None:
+            parts, _ = batches_field(cursor.ref.topic, step.slices)
+            batches += parts
+            cursor.offset = step.next_offset
+            self.records_read += step.records
+        else:
+            used = 0
+            full = False
+            for item in step.slices:
+                batch = self._decoder.decode(item)
+                cursor.offset = item.last + 1
+                for record in records_of(cursor.ref.topic, item, batch, self._window):
+                    if used >= room:
+                        cursor.offset = record.offset
+                        full = True
+                        break
+                    records.append(record)
+                    used += record.ByteSize()
+                if full:
+                    break
+            else:
+                cursor.offset = step.next_offset
+            self.records_read = len(records)
+        cursor.done = step.finished or self._finished(cursor)
+        cursor.pending = not cursor.done and cursor.offset < step.end_offset
+        return used, step.rows
+
+    def _finished(self, cursor: _Cursor) -> bool:
+        return cursor.stop is not None and cursor.offset >= cursor.stop
+
+    def _is_caught_up(self) -> bool:
+        return all(
+            cursor.done or cursor.offset >= cursor.call_end for cursor in self._cursors
+        )
+
+    def _time_window(self) -> TimeWindow | None:
+        request = self._request
+        low = _time_of(request, "start")
+        high = _time_of(request, "end")
+        if low is None and high is None:
+            return None
+        if low is not None and high is not None and low > high:
+            raise invalid("end", f"the end {high} lies before the start {low}")
+        return TimeWindow(self._basis, low, high)
+
+    def _cursor(self, reader: Reader, ref: PartitionRef, state: partitions.PartitionState) -> _Cursor:
+        request = self._request
+        start = state.start_offset
+        if request.HasField("start"):
+            start = self._resolve(reader, ref, state, request.start, "start")
+        stop: int | None = None if self._follow else state.next_offset
+        if request.HasField("end"):
+            kind = request.end.WhichOneof("position")
+            if kind == "offsets" and ref.partition not in request.end.offsets.offsets:
+                pass  # partitions not named have no end of their own
+            elif kind != "time_us":
+                stop = self._resolve(reader, ref, state, request.end, "end")
+                if request.start.WhichOneof("position") in ("offset", "offsets") and stop < start:
+                    raise invalid("end", f"partition {ref.partition}: the end {stop} lies before {start}")
+            elif self._basis == "append" and not self._follow:
+                stop = self._resolve(reader, ref, state, request.end, "end")
+            # By record time there is no end offset: a late event may come at
+            # any place. By append time and following, it is not there yet.
+        cursor = _Cursor(ref, start, stop, state.next_offset, state.next_offset)
+        cursor.done = self._finished(cursor)
+        cursor.pending = not cursor.done and start < state.next_offset
+        return cursor
+
+    def _resolve(
+        self,
+        reader: Reader,
+        ref: PartitionRef,
+        state: partitions.PartitionState,
+        position: bus_pb2.Position,
+        field: str,
+    ) -> int:
+        try:
+            return resolve(
+                reader, ref, state, position, self._basis, beyond_end=field == "end" and self._follow
+            )
+        except InvalidArgumentError as error:
+            if error.metadata.get("field") == "position":
+                raise invalid(field, f"{field}: {error}") from None
+            raise
+
+
+def _basis(request: bus_pb2.ReplayRequest) -> TimeBasis:
+    if request.time_basis == bus_pb2.TIME_BASIS_RECORD:
+        return "record"
+    if request.time_basis == bus_pb2.TIME_BASIS_APPEND:
+        return "append"
+    raise invalid("time_basis", f"unknown time basis {request.time_basis}")
+
+
+def _time_of(request: bus_pb2.ReplayRequest, field: str) -> int | None:
+    if not request.HasField("start" if field == "start" else "end"):
+        return None
+    position = request.start if field == "start" else request.end
+    return position.time_us if position.WhichOneof("position") == "time_us" else None
+
+
+def _message_bytes(wanted: int, settings: DeliverySettings) -> int:
+    if wanted > settings.max_message_bytes:
+        raise invalid(
+            "max_message_bytes", f"{wanted} is over the limit of {settings.max_message_bytes} bytes"
+        )
+    return wanted or settings.default_message_bytes
+
+
+def _partitions(request: bus_pb2.ReplayRequest, topic: TopicRow) -> list[int]:
+    numbers = list(request.partitions) or list(range(topic.partitions))
+    if len(set(numbers)) != len(numbers):
+        raise invalid("partitions", "a partition is named twice")
+    named: set[int] = set()
+    for position in (request.start, request.end):
+        named.update(position.offsets.offsets)
+    for number in sorted({*numbers, *named}):
+        if number >= topic.partitions:
+            raise UnknownPartitionError(
+                f"topic {topic.name!r} has partitions 0 to {topic.partitions - 1}, not {number}",
+                metadata={"topic": topic.name, "partition": str(number)},
+            )
+    stray = named.difference(numbers)
+    if stray:
+        raise invalid("partitions", f"an offset is given for partition {min(stray)}, which is not read")
+    return numbers
+
+
+def _gone(ref: PartitionRef) -> UnknownTopicError:
+    return UnknownTopicError(
+        f"topic {ref.topic!r} was deleted", metadata={"topic": ref.topic, "partition": str(ref.partition)}
+    )
