@@ -225,12 +225,17 @@ class _LmdbWriter(_View, Writer):
 
 
 class WriteSide:
-    """The write transaction of one environment; used by one thread."""
+    """The write transaction of one environment; used by one thread.
 
-    __slots__ = ("_failed", "_used_pages", "_writer", "environment")
+    ``staged``: the environment is not in use yet, so that a full disk is no
+    reason to end the process.
+    """
 
-    def __init__(self, environment: Environment) -> None:
+    __slots__ = ("_failed", "_staged", "_used_pages", "_writer", "environment")
+
+    def __init__(self, environment: Environment, *, staged: bool = False) -> None:
         self.environment = environment
+        self._staged = staged
         self._writer: _LmdbWriter | None = None
         self._failed: str | None = None
         writer = _LmdbWriter(environment)
@@ -272,11 +277,21 @@ class WriteSide:
             used = writer.pages()
             writer.txn.commit()
         except lmdb.Error as error:
+            if self._staged and _is_full(error):
+                raise StorageFullError(f"no room for the snapshot: {error}") from error
             # Whether it reached the disk is not known, and a retry of the fsync
             # may succeed falsely: the process has to end.
-            self._failed = f"a commit failed; end the process and start again: {error}"
-            raise StorageError(self._failed) from error
+            self.fail(f"a commit failed; end the process and start again: {error}")
+            raise StorageError(self._failed or "") from error
         self._used_pages = used
+
+    def fail(self, why: str) -> None:
+        """Refuse everything from now on."""
+        self._failed = why
+
+    def in_use(self) -> None:
+        """The environment is the store's now."""
+        self._staged = False
 
     def abort(self) -> None:
         writer, self._writer = self._writer, None
@@ -375,7 +390,8 @@ class LmdbStore:
     def stage(self) -> Staged:
         if self._closed:
             raise ClosedError("the store is closed")
-        return _StagedLmdb(self, WriteSide(Environment(self._housing.fresh(), self._map_size)))
+        environment = Environment(self._housing.fresh(), self._map_size)
+        return _StagedLmdb(self, WriteSide(environment, staged=True))
 
     def close(self) -> None:
         """Drop the open transaction and close once no reader is left."""
@@ -407,13 +423,22 @@ class LmdbStore:
             self._disk = (now, free)
         return free
 
-    def _switch(self, side: WriteSide) -> None:
+    def _check_switch(self) -> None:
         if self._closed:
             raise ClosedError("the store is closed")
         if self._side.dirty:
             raise StorageError("cannot install a snapshot: the open transaction has changes")
+
+    def _switch(self, side: WriteSide) -> None:
         self._side.abort()
-        self._housing.switch(side.environment.path)
+        try:
+            self._housing.switch(side.environment.path)
+        except BaseException as error:
+            # A restart may open the old environment or the new one: neither may
+            # be written or removed by this process any more.
+            self._side.fail(f"installing a snapshot failed; end the process and start again: {error}")
+            raise
+        side.in_use()
         old = self._side.environment
         self._side = side
         old.retire(lambda: self._remove_later(old.path))
@@ -442,9 +467,11 @@ class _StagedLmdb:
 
     def install(self) -> None:
         side = self._open()
+        self._store._check_switch()
         side.commit()
-        self._store._switch(side)
+        # From here on `discard` must not remove it: it may be the one in use.
         self._side = None
+        self._store._switch(side)
 
     def discard(self) -> None:
         side, self._side = self._side, None
