@@ -1,0 +1,22 @@
+"""Settings to constructor arguments of the layers below."""
+
+from __future__ import annotations
+
+from holdfast.cluster.raft.settings import EngineSettings
+from holdfast.rpc.settings import MIB, Settings
+
+
+def engine_settings(settings: Settings) -> EngineSettings:
+    """Engine tunables; a small quota gets small reserves."""
+    raft = settings.raft
+    reserve = min(256 * MIB, settings.quota_bytes // 8)
+    return EngineSettings(
+        heartbeat=raft.heartbeat_ms / 1000,
+        election_min=raft.election_timeout_min_ms / 1000,
+        election_max=raft.election_timeout_max_ms / 1000,
+        leader_fallback=1.5 * raft.election_timeout_max_ms / 1000,
+        # The largest request plus its description.
+        max_op_bytes=settings.limits.max_request_bytes + MIB,
+        storage_reserve=reserve,
+        follower_reserve=reserve // 2,
+    )
