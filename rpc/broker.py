@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Self
 import grpc
 from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
-from holdfast.cluster.engine import Engine
 
+from holdfast.cluster.engine import Engine
 from holdfast.cluster.ports import Clock, EventSink
 from holdfast.cluster.results import Progress, Role
 from holdfast.cluster.state.machine import StateMachine
@@ -28,6 +28,7 @@ from holdfast.rpc import server as grpc_server
 from holdfast.rpc.admission import Admission
 from holdfast.rpc.bridge import EngineBridge
 from holdfast.rpc.clock import SystemClock
+from holdfast.rpc.duties import LeaderDuties
 from holdfast.rpc.engine_thread import EngineLike, EngineThread
 from holdfast.rpc.health import HealthReporter
 from holdfast.rpc.peer.tcp import TcpTransport
@@ -90,6 +91,7 @@ class Broker:
         self._thread: EngineThread | None = None
         self._server: grpc.aio.Server | None = None
         self._health: HealthReporter | None = None
+        self._duties: LeaderDuties | None = None
         self._admission: Admission | None = None
         self._telemetry: Telemetry | None = None
         self._stopped = False
@@ -177,6 +179,8 @@ class Broker:
         self._stopped = True
         if self._health is not None:
             await self._health.close()
+        if self._duties is not None:
+            await self._duties.close()
         if self._admission is not None and self.failed is None and not await self._admission.drain(_DRAIN_S):
             logger.warning("stopping with %d publishes unanswered", self._admission.calls)
         if self._bridge is not None:
@@ -291,6 +295,15 @@ class Broker:
             (bus.SERVICE, topics.SERVICE, cluster.SERVICE, "grpc.health.v1.Health", reflection.SERVICE_NAME),
             server,
         )
+        maintenance = self.settings.maintenance
+        self._duties = LeaderDuties(
+            store,
+            bridge,
+            self._clock,
+            interval_s=maintenance.interval_ms / 1000,
+            producer_idle_s=maintenance.producer_idle_ms / 1000,
+        )
+        self._duties.start()
         await server.start()
 
     async def _start_telemetry(self) -> EventSink | None:

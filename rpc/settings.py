@@ -98,6 +98,15 @@ class Raft(Section):
     election_timeout_max_ms: int = 800
 
 
+class Maintenance(Section):
+    """What the leader does from time to time."""
+
+    #: Between two looks at what retention lets go of, in milliseconds.
+    interval_ms: int = 10_000
+    #: Producers idle this long lose their idempotence state: a week.
+    producer_idle_ms: int = 7 * 24 * 3600 * 1000
+
+
 class Telemetry(Section):
     """Off by default; off costs nothing."""
 
@@ -137,6 +146,7 @@ class Settings(Section):
     quota_bytes: int = 64 * GIB
     limits: Limits = Limits()
     raft: Raft = Raft()
+    maintenance: Maintenance = Maintenance()
     telemetry: Telemetry = Telemetry()
     log: Log = Log()
 
@@ -351,7 +361,11 @@ def _check(settings: Settings) -> None:
         if getattr(settings, what):
             Address.parse(getattr(settings, what), what)
     _check_members(settings)
-    for section, struct in (("limits", settings.limits), ("raft", settings.raft)):
+    for section, struct in (
+        ("limits", settings.limits),
+        ("raft", settings.raft),
+        ("maintenance", settings.maintenance),
+    ):
         for field in msgspec.structs.fields(struct):
             if getattr(struct, field.name) <= 0:
                 raise _bad(f"{section}.{field.name}", "must be at least 1")

@@ -144,7 +144,11 @@ BAD = [
     (twice(), INVALID, "INVALID_ARGUMENT"),
     (both(), INVALID, "INVALID_ARGUMENT"),
     (batch_request(producer_id=1 << 63), INVALID, "INVALID_ARGUMENT"),
-    (bus_pb2.PublishRequest(topic="t", records=[record(value=bytes((1 << 20) + 1))]), INVALID, "RECORD_TOO_LARGE"),
+    (
+        bus_pb2.PublishRequest(topic="t", records=[record(value=bytes((1 << 20) + 1))]),
+        INVALID,
+        "RECORD_TOO_LARGE",
+    ),
     (bus_pb2.PublishRequest(topic="t", records=[record(key=bytes(5000))]), INVALID, "RECORD_TOO_LARGE"),
     (batch_request(producer_id=5, producer_epoch=0), None, ""),
 ]

@@ -1,0 +1,52 @@
+"""Retention and expiry are proposed by the leader."""
+
+from __future__ import annotations
+
+from rpc_fakes import FakeEngine, Served, make_engine
+
+from holdfast.records import encode_batch
+from holdfast.rpc.duties import LeaderDuties
+from holdfast.v1 import bus_pb2, topics_pb2
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.us = 0
+
+    def monotonic(self) -> float:
+        return 0.0
+
+    def wall_us(self) -> int:
+        return self.us
+
+
+def duties(engine: FakeEngine, clock: Clock) -> LeaderDuties:
+    return LeaderDuties(engine.store, engine.bridge, clock, interval_s=3600, producer_idle_s=100)
+
+
+async def test_old_records_are_trimmed_and_idle_producers_forgotten() -> None:
+    engine = make_engine()
+    clock = Clock()
+    async with Served(engine) as served:
+        await served.topics.CreateTopic(
+            topics_pb2.CreateTopicRequest(
+                name="t", partitions=1, limits=topics_pb2.TopicLimits(retention_ms=1000)
+            )
+        )
+        batch = bus_pb2.PartitionBatch(batch=encode_batch([b"x"]))
+        request = bus_pb2.PublishRequest(topic="t", batches=[batch], producer_id=3)
+        await served.bus.Publish(request)
+        clock.us = engine.time_us
+        assert await duties(engine, clock).run_once() == 1  # looks at producers, forgets none
+        assert (await served.bus.Publish(request)).acks[0].duplicate
+        clock.us = engine.time_us + 2_000_000
+        assert await duties(engine, clock).run_once() == 2
+        topic = await served.topics.GetTopic(topics_pb2.GetTopicRequest(name="t"))
+        assert topic.partition_info[0].start_offset == topic.partition_info[0].end_offset == 1
+
+
+async def test_followers_do_nothing() -> None:
+    engine = make_engine()
+    engine.bridge._progress = engine.progress().__class__(1, 1, 1, "follower", "n2")  # type: ignore[arg-type]
+    assert await duties(engine, Clock()).run_once() == 0
+    assert engine.index == 1
