@@ -35,6 +35,7 @@ from holdfast.rpc.peer.tcp import TcpTransport
 from holdfast.rpc.services import bus, cluster, topics
 from holdfast.rpc.services.bus_publish import PublishService
 from holdfast.rpc.services.publish_request import PublishEncoder
+from holdfast.rpc.services.replay import ReplayService
 from holdfast.rpc.services.topic_cache import TopicCache
 from holdfast.rpc.settings import Address, Settings
 from holdfast.rpc.topology import Topology
@@ -199,14 +200,15 @@ class Broker:
         if self._transport is not None:
             self._transport.close()
         if self._store is not None:
-            self._store.close()
+            # Waits for threads that remove what a snapshot has replaced.
+            await asyncio.to_thread(self._store.close)
 
     # -- parts -----------------------------------------------------------------
 
     async def _start(self) -> None:
         settings = self.settings
         loop = asyncio.get_running_loop()
-        events = await self._start_telemetry()
+        events = self._start_telemetry()
         self._server = server = grpc_server.create()
         # Bound, but not served before ``start``: a taken port is found before the data is opened.
         self._client_address = grpc_server.bind(server, settings.client_listen_address)
@@ -283,7 +285,7 @@ class Broker:
         self._health = HealthReporter(bridge, (bus.SERVICE,))
         server.add_generic_rpc_handlers(
             (
-                bus.handlers(publish, None, None),
+                bus.handlers(publish, ReplayService(store, bridge, cache, emit=events), None),
                 topics.TopicsService(store, bridge, cache).handlers(timeout),
                 cluster.ClusterService(
                     store, bridge, engine, cache, self.topology, version("holdfast")
@@ -306,7 +308,7 @@ class Broker:
         self._duties.start()
         await server.start()
 
-    async def _start_telemetry(self) -> EventSink | None:
+    def _start_telemetry(self) -> EventSink | None:
         settings = self.settings
         if not settings.telemetry.enabled:
             return None
@@ -331,6 +333,18 @@ class Broker:
             self._bridge.close(UnavailableError(f"this node has failed ({reason}); use another one"))
         if self._on_failure is not None:
             self._on_failure(error)
+
+
+def run(settings: Settings) -> None:
+    """A broker process: blocks until SIGTERM or SIGINT, then stops in good order.
+
+    Raises:
+        HoldfastError: as ``Broker.start``.
+        SystemExit: status 1, when the engine has failed.
+    """
+    from holdfast.rpc import process  # noqa: PLC0415  (it imports this module)
+
+    process.run(settings)
 
 
 def _dialable(address: Address) -> Address:

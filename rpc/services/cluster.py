@@ -113,6 +113,7 @@ class ClusterService:
         """
         if request.min_applied_index:
             await self._bridge.wait_applied(request.min_applied_index, timeout)
+        await self._bridge.settle(timeout)
         if request.topic:
             await self._cache.find(request.topic, timeout)
         with self._store.read() as reader:
