@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
@@ -33,6 +35,28 @@ def make_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store
     yield make
     for store in made:
         store.close()
+
+
+@pytest.fixture(params=["memory", "lmdb"], scope="session")
+def fresh_store(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[], AbstractContextManager[Store]]:
+    """An empty store for each example of a property test."""
+
+    @contextmanager
+    def fresh() -> Iterator[Store]:
+        if request.param == "memory":
+            yield MemoryStore()
+            return
+        path = tmp_path_factory.mktemp("env")
+        store = LmdbStore(path, quota_bytes=64 * MIB, map_size=256 * MIB)
+        try:
+            yield store
+        finally:
+            store.close()
+            shutil.rmtree(path)
+
+    return fresh
 
 
 @pytest.fixture
