@@ -98,3 +98,20 @@ def _parse_op(data: bytes) -> log_pb2.Op:
         return log_pb2.Op.FromString(data)
     except Exception as error:  # protobuf raises DecodeError from its C core
         raise StorageError(f"operation does not parse: {error}") from error
+
+
+def entry_time_us(entry: bytes) -> int:
+    """The stamped time of an entry, without parsing its operations.
+
+    Raises:
+        StorageError: unknown layout.
+    """
+    if len(entry) < _HEAD.size or entry[0] != _VERSION:
+        raise StorageError("log entry of an unknown layout")
+    time_us: int = _HEAD.unpack_from(entry)[1]
+    return time_us
+
+
+def carries_batches(framed: bytes) -> bool:
+    """True when a framed operation has a blob: it is an append of records."""
+    return framed[4:8] != b"\0\0\0\0"

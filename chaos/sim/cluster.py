@@ -1,0 +1,376 @@
+"""A cluster of real engines in virtual time, with checks that run at every step."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from holdfast.chaos.sim.machine import LedgerMachine, record_op
+from holdfast.chaos.sim.network import SimNetwork, SimTransport
+from holdfast.chaos.sim.world import NodeClock, World
+from holdfast.cluster import events as engine_events
+from holdfast.cluster.engine import Engine, EngineSettings
+from holdfast.cluster.raft.core import AppliedLike, MachineLike
+from holdfast.cluster.raft.cures import ALL, Cures
+from holdfast.cluster.results import Completed, Progress, Role
+from holdfast.errors import HoldfastError
+from holdfast.storage.memory_store import MemoryStore
+from holdfast.storage.port import Writer
+
+
+class Divergence(AssertionError):
+    """A safety property does not hold; the message carries the seed."""
+
+
+class PowerCut(BaseException):
+    """Raised inside a commit: the node loses power there."""
+
+
+@dataclass
+class SimCall:
+    """One proposal or barrier, and its end."""
+
+    value: bytes
+    node_id: str
+    started: float
+    ended: float = 0.0
+    done: Completed | None = None
+
+    @property
+    def ok(self) -> bool:
+        return self.done is not None and self.done.error is None
+
+    @property
+    def error(self) -> HoldfastError | None:
+        return None if self.done is None else self.done.error
+
+
+class SimStore(MemoryStore):
+    """A memory store whose commits take time and may be where the power goes."""
+
+    def __init__(self, clock: NodeClock, rng: random.Random) -> None:
+        super().__init__()
+        self.sim_clock = clock
+        self.sim_rng = rng
+        self.fsync = (0.0002, 0.0006)
+        self.commits = 0
+        self.power: Literal["on", "cut_before", "cut_after"] = "on"
+
+    def commit(self) -> None:
+        if not self.dirty:
+            super().commit()
+            return
+        if self.power == "cut_before":
+            raise PowerCut
+        super().commit()
+        self.commits += 1
+        low, high = self.fsync
+        self.sim_clock.lag += low + (high - low) * self.sim_rng.random()
+        if self.power == "cut_after":
+            raise PowerCut
+
+
+class _Checked:
+    """A state machine whose every step is compared with what other replicas did."""
+
+    def __init__(self, inner: MachineLike, node: SimNode) -> None:
+        self._inner = inner
+        self._node = node
+
+    def apply(self, w: Writer, index: int, entry: bytes) -> AppliedLike:
+        self._node.cluster.check_applied(self._node.node_id, index, entry)
+        return self._inner.apply(w, index, entry)
+
+    def reset(self) -> None:
+        self._inner.reset()
+
+
+@dataclass
+class SimNode:
+    """One node: a store that survives crashes, and an engine while it is up."""
+
+    cluster: SimCluster
+    node_id: str
+    clock: NodeClock
+    store: SimStore
+    engine: Engine | None = None
+    transport: SimTransport | None = None
+    busy_until: float = 0.0
+    progress: Progress | None = None
+    events: list[object] = field(default_factory=list)
+    failure: BaseException | None = None
+    paused: bool = False
+
+    @property
+    def up(self) -> bool:
+        return self.engine is not None
+
+    def deliver(self, completed: Sequence[Completed], progress: Progress) -> None:
+        """The engine's result sink."""
+        self.progress = progress
+        for done in completed:
+            call = done.token
+            assert isinstance(call, SimCall)
+            if call.done is not None:
+                raise Divergence(f"{call.value!r} was answered twice (seed {self.cluster.seed})")
+            call.done = done
+            call.ended = self.clock.monotonic()
+
+    def values(self) -> list[bytes]:
+        """What this node has applied and committed."""
+        with self.store.read() as reader:
+            return LedgerMachine.values(reader)
+
+    def digest(self) -> bytes:
+        with self.store.read() as reader:
+            return LedgerMachine.digest(reader)
+
+
+class SimCluster:
+    """``nodes`` engines named n1, n2, ...; nothing runs until ``run_for`` or ``run_until``.
+
+    Checked at every step: no two nodes apply different entries at one index, no
+    term has two leaders, nothing is answered twice.
+    """
+
+    def __init__(
+        self,
+        nodes: int = 3,
+        *,
+        seed: int = 1,
+        settings: EngineSettings | None = None,
+        cures: Cures = ALL,
+        machine: Callable[[], MachineLike] = LedgerMachine,
+        start: bool = True,
+    ) -> None:
+        self.seed = seed
+        self.world = World(seed)
+        self.settings = settings or EngineSettings()
+        self.cures = cures
+        self.ids = [f"n{number}" for number in range(1, nodes + 1)]
+        self.network = SimNetwork(self.world, self.ids)
+        self.calls: list[SimCall] = []
+        self.steps = 0
+        self._make_machine = machine
+        self._applied: dict[int, bytes] = {}
+        self._leaders: dict[int, str] = {}
+        self.nodes: dict[str, SimNode] = {}
+        for node_id in self.ids:
+            clock = NodeClock(self.world)
+            store = SimStore(clock, self.world.rng)
+            self.nodes[node_id] = SimNode(self, node_id, clock, store)
+        if start:
+            for node_id in self.ids:
+                self.start(node_id)
+
+    # -- nodes --------------------------------------------------------------------
+
+    def start(self, node_id: str) -> SimNode:
+        """Start a node's process on what its store holds."""
+        node = self.nodes[node_id]
+        if node.engine is not None:
+            return node
+        node.store.power = "on"
+        node.failure = None
+        node.transport = SimTransport(node_id, self.network, node.clock)
+        node.engine = Engine(
+            settings=self.settings,
+            node_id=node_id,
+            members=self.ids,
+            store=node.store,
+            transport=node.transport,
+            clock=node.clock,
+            rng=random.Random(self.world.rng.getrandbits(64)),
+            machine=_Checked(self._make_machine(), node),
+            sink=node,
+            events=lambda event: self._on_event(node, event),
+            cures=self.cures,
+        )
+        node.engine.start()
+        return node
+
+    def crash(self, node_id: str) -> None:
+        """Kill -9 or power cut: what was not committed is gone, what was sent is not."""
+        node = self.nodes[node_id]
+        if node.engine is None:
+            return
+        node.engine = None
+        node.transport = None
+        node.paused = False
+        node.store.power_cut()
+        self.network.detach(node_id)
+
+    def restart(self, node_id: str) -> SimNode:
+        self.crash(node_id)
+        return self.start(node_id)
+
+    def pause(self, node_id: str) -> None:
+        """SIGSTOP: the process does nothing; its links stay up."""
+        self.nodes[node_id].paused = True
+
+    def resume(self, node_id: str) -> None:
+        self.nodes[node_id].paused = False
+
+    def leader(self) -> SimNode | None:
+        """The leader of the highest term among the nodes that are up."""
+        leading = [
+            node
+            for node in self.nodes.values()
+            if node.engine is not None and node.engine.core.leading and not node.paused
+        ]
+        return max(leading, key=lambda node: node.engine.core.term if node.engine else 0, default=None)
+
+    def followers(self) -> list[SimNode]:
+        leader = self.leader()
+        return [node for node in self.nodes.values() if node.up and node is not leader]
+
+    # -- work ----------------------------------------------------------------------
+
+    def propose(self, value: bytes, node_id: str | None = None, timeout: float = 5.0) -> SimCall:
+        """Hand a value to a node (the leader unless named). Refusals end the call at once."""
+        node = self.nodes[node_id] if node_id is not None else self.leader()
+        if node is None or node.engine is None:
+            raise ValueError("no such node is up")
+        call = SimCall(value, node.node_id, self.world.now)
+        self.calls.append(call)
+        try:
+            node.engine.propose(record_op(value), call, self.world.now + timeout)
+        except HoldfastError as error:
+            call.done = Completed(call, None, error, 0)
+        return call
+
+    def barrier(self, node_id: str, timeout: float = 5.0) -> SimCall:
+        node = self.nodes[node_id]
+        if node.engine is None:
+            raise ValueError("the node is down")
+        call = SimCall(b"", node_id, self.world.now)
+        node.engine.read_barrier(call, self.world.now + timeout)
+        return call
+
+    # -- time ------------------------------------------------------------------------
+
+    def step(self, limit: float) -> bool:
+        """Go to the next moment at which something happens; False when that is past ``limit``."""
+        world = self.world
+        soonest = world.next_time()
+        wakes: dict[str, float] = {}
+        for node in self.nodes.values():
+            if node.engine is None or node.paused:
+                continue
+            if node.transport is not None and node.transport.inbox:
+                wake = world.now
+            else:
+                wake = node.engine.next_wakeup(world.now)
+            wakes[node.node_id] = wake = max(wake, node.busy_until)
+            soonest = min(soonest, wake)
+        if soonest > limit:
+            world.now = limit
+            return False
+        world.now = max(world.now, soonest)
+        world.run_due()
+        for node_id, wake in wakes.items():
+            node = self.nodes[node_id]
+            if node.engine is not None and (wake <= world.now or self._has_mail(node)):
+                self._turn(node)
+        self.steps += 1
+        return True
+
+    def _has_mail(self, node: SimNode) -> bool:
+        return bool(node.transport and node.transport.inbox) and node.busy_until <= self.world.now
+
+    def _turn(self, node: SimNode) -> None:
+        engine = node.engine
+        if engine is None or node.paused:
+            return
+        node.clock.lag = 0.0
+        try:
+            engine.turn(0.0)
+        except PowerCut:
+            self.crash(node.node_id)
+        except HoldfastError as error:
+            node.failure = error
+            self.crash(node.node_id)
+        node.busy_until = self.world.now + node.clock.lag
+        node.clock.lag = 0.0
+
+    def run_for(self, seconds: float) -> None:
+        limit = self.world.now + seconds
+        while self.step(limit):
+            pass
+
+    def run_until(self, condition: Callable[[], bool], limit: float = 10.0) -> bool:
+        """Run until ``condition`` holds; False when it did not within ``limit`` seconds."""
+        end = self.world.now + limit
+        while not condition():
+            if not self.step(end):
+                return condition()
+        return True
+
+    def elect(self, limit: float = 5.0) -> SimNode:
+        """Run until there is a leader that everybody up and connected follows."""
+        if not self.run_until(self._settled, limit):
+            raise Divergence(f"no leader within {limit} s (seed {self.seed})")
+        leader = self.leader()
+        assert leader is not None
+        return leader
+
+    def _settled(self) -> bool:
+        leader = self.leader()
+        return leader is not None and leader.engine is not None and leader.engine.core.ready_to_read
+
+    def settle(self, limit: float = 10.0) -> None:
+        """Run until every node that is up has applied and committed the same, to the end."""
+
+        def same() -> bool:
+            leader = self.leader()
+            if leader is None or leader.engine is None:
+                return False
+            last = leader.engine.core.journal.last_index
+            return all(
+                node.engine is None
+                or (node.engine.status().visible_index == last and node.engine.core.commit_index == last)
+                for node in self.nodes.values()
+            )
+
+        if not self.run_until(same, limit):
+            state = {n.node_id: n.engine.status() for n in self.nodes.values() if n.engine}
+            raise Divergence(f"replicas did not come together (seed {self.seed}): {state}")
+
+    # -- checks -------------------------------------------------------------------------
+
+    def check_applied(self, node_id: str, index: int, entry: bytes) -> None:
+        digest = hashlib.sha256(entry).digest()
+        known = self._applied.setdefault(index, digest)
+        if known != digest:
+            raise Divergence(f"{node_id} applies another entry at {index} (seed {self.seed})")
+
+    def _on_event(self, node: SimNode, event: object) -> None:
+        node.events.append(event)
+        if isinstance(event, engine_events.RoleChanged) and event.role is Role.LEADER:
+            known = self._leaders.setdefault(event.term, node.node_id)
+            if known != node.node_id:
+                raise Divergence(f"{known} and {node.node_id} lead in term {event.term} (seed {self.seed})")
+
+    def check_nothing_lost(self) -> None:
+        """Everything acknowledged is applied once on every node that is up; replicas are identical."""
+        acked = [call.value for call in self.calls if call.ok]
+        digests = set()
+        for node in self.nodes.values():
+            if not node.up:
+                continue
+            values = node.values()
+            counts: dict[bytes, int] = {}
+            for value in values:
+                counts[value] = counts.get(value, 0) + 1
+            for value in acked:
+                if counts.get(value) != 1:
+                    raise Divergence(
+                        f"{node.node_id} has acknowledged {value!r} {counts.get(value, 0)} times "
+                        f"(seed {self.seed})"
+                    )
+            digests.add(node.digest())
+        if len(digests) > 1:
+            raise Divergence(f"replicas differ (seed {self.seed})")

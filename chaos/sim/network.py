@@ -1,0 +1,196 @@
+"""Links between simulated nodes: in order or not at all, with loss, delay, cuts and silence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from holdfast.chaos.sim.world import NodeClock, World
+from holdfast.cluster.ports import PeerConnected, PeerDisconnected, PeerMessage, TransportEvent
+from holdfast.v1 import peer_pb2
+
+#: Looks at every frame that is sent; returns the frame to carry, or None to lose it.
+Tap = Callable[[str, str, peer_pb2.PeerFrame], peer_pb2.PeerFrame | None]
+
+
+@dataclass
+class _Link:
+    """One direction between two nodes."""
+
+    epoch: int = 0
+    up: bool = False
+    silent: bool = False
+    last_arrival: float = 0.0
+
+
+class SimNetwork:
+    """All links. Latency is uniform in ``latency``; ``loss`` is a probability per frame."""
+
+    def __init__(self, world: World, node_ids: Sequence[str]) -> None:
+        self.world = world
+        self.node_ids = list(node_ids)
+        self.latency = (0.0002, 0.0008)
+        self.loss = 0.0
+        #: Bytes per second and direction; None: as fast as the latency.
+        self.bandwidth: float | None = None
+        self.taps: list[Tap] = []
+        self.frames_sent = 0
+        self.bytes_sent = 0
+        self._links = {(a, b): _Link() for a in node_ids for b in node_ids if a != b}
+        self._cuts: set[frozenset[str]] = set()
+        self._transports: dict[str, SimTransport] = {}
+
+    # -- nodes come and go ---------------------------------------------------------
+
+    def attach(self, transport: SimTransport) -> None:
+        """A node's process is up; links to those that can be reached come up."""
+        self._transports[transport.node_id] = transport
+        for other in self.node_ids:
+            if other in self._transports and other != transport.node_id:
+                self._connect(transport.node_id, other)
+
+    def detach(self, node_id: str) -> None:
+        """A node's process is gone: its peers notice at once (reset)."""
+        del self._transports[node_id]
+        for other in self.node_ids:
+            if other != node_id:
+                self._disconnect(node_id, other, refused=True)
+
+    # -- faults -----------------------------------------------------------------------
+
+    def cut(self, a: str, b: str, *, notice_after: float | None = 0.5) -> None:
+        """Nothing passes between two nodes; they notice the silence after ``notice_after`` s, or never."""
+        pair = frozenset((a, b))
+        if pair in self._cuts:
+            return
+        self._cuts.add(pair)
+        for one, two in ((a, b), (b, a)):
+            self._links[one, two].silent = True
+        epoch = self._links[a, b].epoch
+
+        def notice() -> None:
+            if pair in self._cuts and self._links[a, b].epoch == epoch:
+                self._disconnect(a, b, refused=False)
+
+        if notice_after is not None:
+            self.world.at(self.world.now + notice_after, notice)
+
+    def heal(self, a: str, b: str) -> None:
+        """The cut is over: a link that was noticed dead is made anew, another goes on (with a gap)."""
+        self._cuts.discard(frozenset((a, b)))
+        for one, two in ((a, b), (b, a)):
+            self._links[one, two].silent = False
+        self._connect(a, b)
+
+    def reconnect(self, a: str, b: str, *, refused: bool = False) -> None:
+        """The link breaks (frames in flight are lost) and comes up again at once."""
+        self._disconnect(a, b, refused=refused)
+        self.world.at(self.world.now + 0.002, lambda: self._connect(a, b))
+
+    def partition(self, *sides: Sequence[str], notice_after: float | None = 0.5) -> None:
+        """Cut every link between nodes of different sides; heal those within one."""
+        side_of = {node: at for at, side in enumerate(sides) for node in side}
+        for at, a in enumerate(self.node_ids):
+            for b in self.node_ids[at + 1 :]:
+                if side_of.get(a) != side_of.get(b):
+                    self.cut(a, b, notice_after=notice_after)
+                else:
+                    self.heal(a, b)
+
+    def heal_all(self) -> None:
+        for at, a in enumerate(self.node_ids):
+            for b in self.node_ids[at + 1 :]:
+                self.heal(a, b)
+
+    # -- links ----------------------------------------------------------------------------
+
+    def _connect(self, a: str, b: str) -> None:
+        if frozenset((a, b)) in self._cuts or self._links[a, b].up:
+            return
+        if a not in self._transports or b not in self._transports:
+            return
+        for one, two in ((a, b), (b, a)):
+            link = self._links[one, two]
+            link.up = True
+            link.silent = False
+            link.epoch += 1
+            self._transports[two].push(PeerConnected(one, f"{one}.client:1"))
+
+    def _disconnect(self, a: str, b: str, *, refused: bool) -> None:
+        for one, two in ((a, b), (b, a)):
+            link = self._links[one, two]
+            if link.up:
+                link.up = False
+                link.epoch += 1
+                if two in self._transports:
+                    self._transports[two].push(PeerDisconnected(one, refused))
+
+    def send(self, sender: str, receiver: str, frame: peer_pb2.PeerFrame, when: float) -> bool:
+        link = self._links.get((sender, receiver))
+        if link is None or not link.up:
+            return False
+        carried: peer_pb2.PeerFrame | None = frame
+        for tap in self.taps:
+            if carried is None:
+                return True
+            carried = tap(sender, receiver, carried)
+        if carried is None or link.silent:
+            return True
+        rng = self.world.rng
+        if self.loss and rng.random() < self.loss:
+            return True
+        # As bytes: nodes share no objects.
+        data = carried.SerializeToString()
+        self.frames_sent += 1
+        self.bytes_sent += len(data)
+        low, high = self.latency
+        start = max(when, link.last_arrival - high) if self.bandwidth else when
+        arrival = start + low + (high - low) * rng.random()
+        if self.bandwidth:
+            arrival += len(data) / self.bandwidth
+        arrival = max(arrival, link.last_arrival)
+        link.last_arrival = arrival
+        epoch = link.epoch
+
+        def arrive() -> None:
+            if link.epoch == epoch and not link.silent and receiver in self._transports:
+                parsed = peer_pb2.PeerFrame.FromString(data)
+                self._transports[receiver].push(PeerMessage(sender, parsed))
+
+        self.world.at(arrival, arrive)
+        return True
+
+
+@dataclass
+class SimTransport:
+    """The transport port of one node's process."""
+
+    node_id: str
+    network: SimNetwork
+    clock: NodeClock
+    inbox: list[TransportEvent] = field(default_factory=list)
+    closed: bool = False
+
+    def start(self) -> None:
+        self.network.attach(self)
+
+    def push(self, event: TransportEvent) -> None:
+        self.inbox.append(event)
+
+    def poll(self, timeout: float) -> Sequence[TransportEvent]:
+        events, self.inbox = self.inbox, []
+        return events
+
+    def send(self, node_id: str, frame: peer_pb2.PeerFrame) -> bool:
+        if self.closed:
+            return False
+        return self.network.send(self.node_id, node_id, frame, self.clock.monotonic())
+
+    def backlog(self, node_id: str) -> int:
+        return 0
+
+    def wake(self) -> None:
+        return
+
+    def close(self) -> None:
+        self.closed = True

@@ -1,0 +1,306 @@
+"""The engine: consensus, log, state machine and store, one turn at a time on one thread.
+
+A turn takes everything that waits: frames of peers, proposals, timers. It ends
+with at most one commit (fsync) of the store; acks and votes leave after it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from holdfast.cluster import events
+from holdfast.cluster.ports import Clock, EventSink, Randomness, Transport
+from holdfast.cluster.raft.core import MachineLike, RaftCore
+from holdfast.cluster.raft.cures import ALL, Cures
+from holdfast.cluster.raft.requests import Requests
+from holdfast.cluster.raft.settings import EngineSettings
+from holdfast.cluster.results import EngineStatus, PeerStatus, Progress, ResultSink
+from holdfast.errors import UnavailableError
+from holdfast.storage.port import Store
+
+__all__ = ["Engine", "EngineSettings"]
+
+# PySyncObj compares times strictly: wake just after a deadline, not at it.
+_TICK = 0.0001
+
+
+class Engine:
+    """One voter of one replication group.
+
+    ``propose``, ``read_barrier``, ``status``, ``stop`` are for any thread;
+    the rest belongs to the engine's. After an I/O error or a proof of
+    divergence the engine is over: ``failed`` is set, nothing held is released,
+    and the process should end.
+    """
+
+    def __init__(
+        self,
+        *,
+        settings: EngineSettings,
+        node_id: str,
+        members: Sequence[str],
+        store: Store,
+        transport: Transport,
+        clock: Clock,
+        rng: Randomness,
+        machine: MachineLike,
+        sink: ResultSink,
+        events: EventSink | None = None,
+        cures: Cures = ALL,
+    ) -> None:
+        if node_id not in members:
+            raise ValueError(f"{node_id} is not one of the members {', '.join(members)}")
+        self._settings = settings
+        self._store = store
+        self._transport = transport
+        self._clock = clock
+        self._sink = sink
+        self._emit = events
+        self._requests = Requests(settings, clock, events)
+        self.core = RaftCore(
+            settings=settings,
+            node_id=node_id,
+            members=members,
+            store=store,
+            transport=transport,
+            clock=clock,
+            rng=rng,
+            machine=machine,
+            host=self._requests,
+            cures=cures,
+            emit=events,
+        )
+        self._requests.attach(self.core)
+        self.failed: BaseException | None = None
+        self._stopping = False
+        self._started = False
+        self._idle = False
+        self._visible = self.core.applied_index
+        self._dirty_since: float | None = None
+        self._next_usage = float("-inf")
+        self._full = False
+        self._delivered: tuple[object, ...] = ()
+        self._again = False
+
+    # -- any thread ------------------------------------------------------------
+
+    def propose(self, op: bytes, token: object, deadline: float) -> None:
+        """Put an operation (framed by ``commands.encode_op``) into the replicated log.
+
+        Its end is delivered to the sink as ``Completed`` with ``token``, at the
+        latest about when ``deadline`` (seconds of the engine's clock) passes. On
+        a follower it is forwarded to the leader.
+
+        Raises:
+            OverloadedError: too many operations, or bytes, are under way.
+            StorageFullError: no room for records.
+            RecordTooLargeError: the operation is larger than an entry may be.
+            UnavailableError: the engine has stopped.
+        """
+        if self._stopping or self.failed is not None:
+            raise UnavailableError("the broker is stopping; use another one")
+        self._requests.propose(op, token, deadline)
+        if self._idle:
+            self._transport.wake()
+
+    def read_barrier(self, token: object, deadline: float) -> None:
+        """Find the log index a linearizable read must see; delivered once it is visible here.
+
+        Raises:
+            UnavailableError: the engine has stopped.
+        """
+        if self._stopping or self.failed is not None:
+            raise UnavailableError("the broker is stopping; use another one")
+        self._requests.read_barrier(token, deadline)
+        if self._idle:
+            self._transport.wake()
+
+    def status(self) -> EngineStatus:
+        """A moment of the engine; cheap."""
+        core = self.core
+        leader = core.leader_id
+        peers = tuple(
+            PeerStatus(
+                follower.node_id, follower.connected, core.match_index(follower) if core.leading else 0
+            )
+            for follower in core.followers.values()
+        )
+        return EngineStatus(
+            node_id=core.node_id,
+            role=core.role,
+            term=core.term,
+            leader_id=leader,
+            commit_index=core.commit_index,
+            applied_index=core.applied_index,
+            visible_index=self._visible,
+            first_log_index=core.journal.base_index + 1,
+            last_log_index=core.journal.last_index,
+            durable_index=core.journal.durable_index,
+            peers=peers,
+            accepting_writes=leader is not None and not self._full and self.failed is None,
+            pending_proposals=self._requests.queue.outstanding,
+        )
+
+    def stop(self) -> None:
+        """Make ``run`` return after its turn."""
+        self._stopping = True
+        self._transport.wake()
+
+    # -- the engine's thread -------------------------------------------------------
+
+    def start(self) -> None:
+        """Open the links; ``run`` does it when it has not been done."""
+        if not self._started:
+            self._started = True
+            self._transport.start()
+
+    def run(self) -> None:
+        """Turn until stopped.
+
+        Raises:
+            HoldfastError: the store failed, or replicas have diverged.
+        """
+        self.start()
+        try:
+            while not self._stopping:
+                self.turn(1.0)
+        finally:
+            self._transport.close()
+
+    def next_wakeup(self, now: float) -> float:
+        """When a turn is due though nothing arrives, on the engine's clock."""
+        if self._again:
+            return now
+        due = self.core.next_wakeup(now) + _TICK
+        waiting = self._requests.next_wakeup(now)
+        if waiting is not None and waiting < due:
+            due = waiting
+        if self._dirty_since is not None:
+            due = min(due, self._dirty_since + self._settings.apply_commit_delay)
+        return max(due, now)
+
+    def turn(self, timeout: float) -> None:
+        """One turn; waits up to ``timeout`` seconds when there is nothing to do.
+
+        Raises:
+            HoldfastError: the engine is over, see the class.
+        """
+        try:
+            self._turn(timeout)
+        except BaseException as error:
+            self.failed = error
+            if self._emit is not None:
+                self._emit(events.EngineFailed(str(error)))
+            raise
+
+    def _turn(self, timeout: float) -> None:
+        clock = self._clock.monotonic
+        core, requests = self.core, self._requests
+        now = clock()
+        wait = min(timeout, self.next_wakeup(now) - now)
+        self._again = False
+        if wait > 0:
+            self._idle = True
+            # A proposal that came before the flag was up has woken nobody.
+            if requests.queue.waiting and requests.next_wakeup(now) == now:
+                wait = 0.0
+        arrived = self._transport.poll(wait)
+        self._idle = False
+
+        began = clock()
+        if began >= self._next_usage:
+            self._check_room(began)
+        for event in arrived:
+            core.on_event(event, began)
+        requests.sweep(began)
+        core.tick()
+
+        store, journal, settings = self._store, core.journal, self._settings
+        ticked = clock()
+        if settings.early_results:
+            completed = requests.take_completed()
+            if completed:
+                self._sink.deliver(completed, self._progress())
+
+        committed = False
+        if store.dirty:
+            if self._dirty_since is None:
+                self._dirty_since = began
+            if (
+                journal.needs_commit
+                or not settings.early_results
+                or requests.reads.confirmed
+                or ticked >= self._dirty_since + settings.apply_commit_delay
+            ):
+                journal.before_commit()
+                store.commit()
+                journal.on_commit()
+                committed = True
+                self._dirty_since = None
+                self._visible = journal.applied_index
+        else:
+            self._visible = journal.applied_index
+        core.outbox.release(core.term)
+        if committed and core.leading and not core.followers:
+            self._again = core.commit_index < journal.durable_index
+        self._report(completed=requests)
+        if self._emit is not None and (arrived or committed or requests.appended_ops or core.applied_ops):
+            self._emit(
+                events.TurnCompleted(
+                    len(arrived),
+                    requests.appended_ops,
+                    requests.appended_entries,
+                    requests.appended_bytes,
+                    0,
+                    core.applied_ops,
+                    committed,
+                    ticked - began,
+                    0.0,
+                    clock() - ticked if committed else 0.0,
+                )
+            )
+        requests.appended_ops = requests.appended_entries = requests.appended_bytes = 0
+        core.applied_ops = 0
+
+    def _report(self, completed: Requests) -> None:
+        """Tell what is visible now, and whatever ended since."""
+        core = self.core
+        completed.visible(self._visible)
+        ended = completed.take_completed()
+        state = (self._visible, core.term, core.role, core.leader_id)
+        if ended or state != self._delivered:
+            self._delivered = state
+            touched: frozenset[tuple[int, int]] = frozenset()
+            if core.touched and self._visible == core.applied_index:
+                touched = frozenset(core.touched)
+                core.touched.clear()
+            self._sink.deliver(ended, self._progress(touched))
+
+    def _progress(self, touched: frozenset[tuple[int, int]] = frozenset()) -> Progress:
+        core = self.core
+        return Progress(
+            core.applied_index,
+            core.commit_index,
+            core.term,
+            core.role,
+            core.leader_id,
+            touched,
+            self._visible,
+        )
+
+    def _check_room(self, now: float) -> None:
+        """Refuse appends before the store itself fails; take them again with some room to spare."""
+        settings = self._settings
+        self._next_usage = now + settings.usage_interval
+        usage = self._store.usage()
+        reserve = settings.storage_reserve
+        full = not usage.has_room(reserve + reserve // 8 if self._full else reserve)
+        if full != self._full:
+            self._full = full
+            self._requests.storage_full = full
+            if self._emit is not None:
+                self._emit(events.StorageFull(full, usage.used, usage.quota, usage.disk_free))
+        follower_reserve = settings.follower_reserve
+        self.core.no_room = not usage.has_room(
+            follower_reserve + follower_reserve // 8 if self.core.no_room else follower_reserve
+        )

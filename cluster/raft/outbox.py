@@ -1,0 +1,53 @@
+"""Frames on their way out: some at once, some only after the turn's commit.
+
+What confirms or follows from a write (acks, votes, vote requests) is held
+until the transaction with that write is durable.
+"""
+
+from __future__ import annotations
+
+from holdfast.cluster.ports import Transport
+from holdfast.cluster.raft.messages import PeerFrame
+
+
+class Outbox:
+    """Holds frames in order; a later success ack of the same turn replaces the one before it."""
+
+    def __init__(self, transport: Transport, *, hold: bool = True) -> None:
+        self._transport = transport
+        self._hold = hold
+        self._held: list[tuple[str, PeerFrame] | None] = []
+        self._last_ack: dict[str, int] = {}
+
+    def send(self, node_id: str, frame: PeerFrame) -> bool:
+        """Now. False when the transport dropped it."""
+        return self._transport.send(node_id, frame)
+
+    def hold(self, node_id: str, frame: PeerFrame, *, ack: bool = False) -> None:
+        """After the commit. ``ack``: a success ack, which says all that earlier ones said."""
+        if not self._hold:
+            self._transport.send(node_id, frame)
+            return
+        if ack:
+            before = self._last_ack.get(node_id)
+            if before is not None:
+                self._held[before] = None
+            self._last_ack[node_id] = len(self._held)
+        else:
+            # Never merge acks across another frame: order is kept.
+            self._last_ack.pop(node_id, None)
+        self._held.append((node_id, frame))
+
+    @property
+    def holding(self) -> bool:
+        return bool(self._held)
+
+    def release(self, term: int) -> None:
+        """The commit is done: send what was held, except what a newer term has overtaken."""
+        if not self._held:
+            return
+        held, self._held = self._held, []
+        self._last_ack.clear()
+        for item in held:
+            if item is not None and item[1].term == term:
+                self._transport.send(item[0], item[1])

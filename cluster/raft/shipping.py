@@ -1,0 +1,133 @@
+"""A leader's appends to its followers: windows, batches, heartbeats, rounds.
+
+Replaces PySyncObj's sender, which sends the whole in-flight window again after
+every ack (2) and slices the whole tail of the log for every message.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from holdfast.cluster.raft.followers import Follower
+from holdfast.cluster.raft.messages import PeerFrame
+
+if TYPE_CHECKING:
+    from holdfast.cluster.raft.core import RaftCore
+
+
+class Shipper:
+    """Sends what each follower lacks, as far as its window allows."""
+
+    def __init__(self, core: RaftCore) -> None:
+        self._core = core
+        #: Every follower is due a message, entries or not.
+        self.beat = False
+        #: Grows with each round; echoed by followers, it dates their replies.
+        self.round = 1
+        self._commit_since: float | None = None
+
+    def start_round(self) -> int:
+        """A new round; it goes out with the next ``ship`` of the same turn."""
+        self.round += 1
+        return self.round
+
+    def next_wakeup(self) -> float | None:
+        """When a commit index that nobody was told of has to go out."""
+        if self._commit_since is None:
+            return None
+        return self._commit_since + self._core.settings.commit_notice
+
+    def ship(self, now: float) -> None:
+        """Send to every connected follower. Called once a tick, after the append."""
+        core = self._core
+        journal = core.journal
+        last = journal.last_index
+        commit = core.commit_index
+        beat, self.beat = self.beat, False
+        notice = self.next_wakeup()
+        if notice is not None and now >= notice:
+            self._commit_since = None
+            tell_commit = True
+        else:
+            tell_commit = False
+        behind = False
+        # Followers that keep up are at the same index: one frame serves all.
+        made: dict[int, tuple[PeerFrame, int, int]] = {}
+        for follower in core.followers.values():
+            if not follower.connected:
+                continue
+            next_index = core.next_index(follower)
+            if next_index <= journal.base_index:
+                core.snapshots.feed(follower, now, beat)
+                continue
+            sent = False
+            if next_index <= last and now >= follower.paused_until:
+                sent = self._entries(follower, next_index, last, now, made)
+            if not sent and (
+                beat or follower.sent_round < self.round or (tell_commit and follower.told_commit < commit)
+            ):
+                self._empty(follower, core.next_index(follower), commit)
+            if follower.told_commit < commit:
+                behind = True
+        if behind:
+            if self._commit_since is None:
+                self._commit_since = now
+        else:
+            self._commit_since = None
+
+    def _entries(
+        self,
+        follower: Follower,
+        next_index: int,
+        last: int,
+        now: float,
+        made: dict[int, tuple[PeerFrame, int, int]],
+    ) -> bool:
+        core = self._core
+        settings = core.settings
+        sent = False
+        while next_index <= last and follower.can_send(settings):
+            item = made.get(next_index)
+            if item is None:
+                item = made[next_index] = self._frame(next_index, last)
+            frame, upto, size = item
+            if not core.outbox.send(follower.node_id, frame):
+                break
+            sent = True
+            follower.sent_round = self.round
+            follower.told_commit = core.commit_index
+            if follower.probing:
+                # Next moves on when the probe is answered.
+                follower.probe_sent = True
+                break
+            follower.sent(upto, size, now)
+            next_index = upto + 1
+            core.set_next_index(follower, next_index)
+        return sent
+
+    def _frame(self, first: int, last: int) -> tuple[PeerFrame, int, int]:
+        core = self._core
+        settings = core.settings
+        entries = core.journal.batch(first, last, settings.message_entries, settings.message_bytes)
+        frame = core.envelope.append(
+            core.term,
+            prev_index=first - 1,
+            prev_term=core.journal.term(first - 1) or 0,
+            commit_index=core.commit_index,
+            round_number=self.round,
+            entries=entries,
+        )
+        return frame, entries[-1][1], sum(len(entry[0].data) + 32 for entry in entries)
+
+    def _empty(self, follower: Follower, next_index: int, commit: int) -> None:
+        core = self._core
+        frame = core.envelope.append(
+            core.term,
+            prev_index=next_index - 1,
+            prev_term=core.journal.term(next_index - 1) or 0,
+            commit_index=commit,
+            round_number=self.round,
+        )
+        if core.outbox.send(follower.node_id, frame):
+            follower.sent_round = self.round
+            follower.told_commit = commit
