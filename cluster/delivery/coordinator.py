@@ -27,6 +27,7 @@ class Coordinator:
         self.groups: dict[str, Group] = {}
         self._settings = settings
         self._emit = emit
+        self._readers: dict[PartitionKey, set[Group]] = {}
 
     def group(self, name: str) -> Group:
         """The group, made when it is not there.
@@ -40,7 +41,8 @@ class Coordinator:
                 raise LimitExceededError(
                     f"{len(self.groups)} groups are active on this broker, the most it coordinates"
                 )
-            found = Group(name, self.term << _GENERATION_BITS, self._settings, self._emit)
+            generation = self.term << _GENERATION_BITS
+            found = Group(name, generation, self._settings, self._emit, self._readers)
             self.groups[name] = found
         return found
 
@@ -48,11 +50,18 @@ class Coordinator:
         if group.idle and self.groups.get(group.name) is group:
             del self.groups[group.name]
 
+    def discard(self, group: Group, error: HoldfastError) -> None:
+        """The group cannot go on: end its sessions with this error and forget it."""
+        group.close(error)
+        self.forget_if_idle(group)
+
     def touch(self, keys: Iterable[PartitionKey]) -> None:
         """Records were appended to these partitions."""
-        for group in self.groups.values():
+        readers = self._readers
+        if readers:
             for key in keys:
-                group.touch(key)
+                for group in readers.get(key, ()):
+                    group.touch(key)
 
     def end_all(self, error: HoldfastError) -> None:
         """Leadership is lost, or the broker stops: every session ends with this error."""

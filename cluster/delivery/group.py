@@ -29,10 +29,16 @@ class Group:
             leader, so that a generation means one assignment for ever.
         settings: the bounds.
         emit: where events go.
+        readers: kept up to date with who reads what, for the coordinator.
     """
 
     def __init__(
-        self, name: str, generation: int, settings: DeliverySettings, emit: EventSink | None = None
+        self,
+        name: str,
+        generation: int,
+        settings: DeliverySettings,
+        emit: EventSink | None = None,
+        readers: dict[PartitionKey, set[Group]] | None = None,
     ) -> None:
         self.name = name
         self.generation = generation
@@ -40,6 +46,7 @@ class Group:
         self.flows: dict[PartitionKey, Flow] = {}
         self._settings = settings
         self._emit = emit
+        self._readers = {} if readers is None else readers
         self._partitions: dict[int, int] = {}
         self._by_name: dict[tuple[str, int], PartitionKey] = {}
         self._dirty: dict[PartitionKey, Flow] = {}
@@ -110,6 +117,17 @@ class Group:
         for key in [key for key in self.flows if key[0] == topic_id]:
             self._forget(key)
 
+    def close(self, error: HoldfastError) -> None:
+        """End every session with this error and forget everything."""
+        members = list(self.members.values())
+        self.members.clear()
+        self._partitions.clear()
+        for key in list(self.flows):
+            self._forget(key)
+        for member in members:
+            member.owned.clear()
+            member.end(error)
+
     def _rebalance(self) -> None:
         members = {name: member.topics.keys() for name, member in self.members.items()}
         previous = {key: flow.owner.id for key, flow in self.flows.items() if flow.owner is not None}
@@ -135,9 +153,7 @@ class Group:
             self.members[name].assignment_due = True
             self.members[name].notify()
         if self._emit is not None:
-            self._emit(
-                GroupRebalanced(self.name, self.generation, len(self.members), len(owners), moved)
-            )
+            self._emit(GroupRebalanced(self.name, self.generation, len(self.members), len(owners), moved))
 
     def _hand_over(self, flow: Flow, member: Member) -> None:
         flow.owner = member
@@ -153,6 +169,7 @@ class Group:
         flow = Flow(key, topic, AckWindow(start), durable)
         self.flows[key] = flow
         self._by_name[topic, key[1]] = key
+        self._readers.setdefault(key, set()).add(self)
         self._note_dirty(flow)
 
     def _close_unread(self) -> None:
@@ -168,6 +185,10 @@ class Group:
         flow = self.flows.pop(key)
         self._by_name.pop((flow.topic, flow.partition), None)
         self._dirty.pop(key, None)
+        readers = self._readers[key]
+        readers.discard(self)
+        if not readers:
+            del self._readers[key]
 
     def touch(self, key: PartitionKey) -> None:
         """Records were appended to the partition."""

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
-import grpc
-
 from holdfast.cluster.delivery.events import BatchDamaged, RecordsDelivered
 from holdfast.cluster.delivery.positions import out_of_range, resolve
 from holdfast.cluster.delivery.reading import PartitionRef, TimeBasis, TimeWindow, read_step
@@ -22,14 +20,13 @@ from holdfast.errors import (
 from holdfast.rpc.bridge import EngineBridge
 from holdfast.rpc.services.decoding import BatchDecoder, records_of
 from holdfast.rpc.services.delivery_wire import Parts, batches_field, replay_response
+from holdfast.rpc.services.handlers import Context
 from holdfast.rpc.services.topic_cache import TopicCache
 from holdfast.rpc.status import invalid
 from holdfast.storage import partitions
 from holdfast.storage.port import Reader, Store
 from holdfast.storage.topics import TopicRow
 from holdfast.v1 import bus_pb2, records_pb2
-
-Context = grpc.aio.ServicerContext[bytes, bytes]
 
 
 @dataclass(slots=True)
@@ -136,9 +133,7 @@ class ReplayService:
         except StorageError as error:
             if self._emit is not None and "offset" in error.metadata:
                 facts = error.metadata
-                self._emit(
-                    BatchDamaged(reading.topic.name, int(facts["partition"]), int(facts["offset"]))
-                )
+                self._emit(BatchDamaged(reading.topic.name, int(facts["partition"]), int(facts["offset"])))
             raise
         if message is not None and self._emit is not None:
             self._emit(RecordsDelivered("", reading.topic.name, reading.records_read, len(message)))
@@ -148,9 +143,7 @@ class ReplayService:
 class _Reading:
     """One replay's cursors; reads a message's worth per call, awaits nothing."""
 
-    def __init__(
-        self, request: bus_pb2.ReplayRequest, topic: TopicRow, settings: DeliverySettings
-    ) -> None:
+    def __init__(self, request: bus_pb2.ReplayRequest, topic: TopicRow, settings: DeliverySettings) -> None:
         self.topic = topic
         self.records_read = 0
         self._request = request
@@ -161,9 +154,7 @@ class _Reading:
         if request.format not in (bus_pb2.FORMAT_RECORDS, bus_pb2.FORMAT_BATCHES):
             raise invalid("format", f"unknown format {request.format}")
         self._decoder = BatchDecoder() if request.format == bus_pb2.FORMAT_RECORDS else None
-        self._refs = [
-            PartitionRef(topic.name, topic.id, number) for number in _partitions(request, topic)
-        ]
+        self._refs = [PartitionRef(topic.name, topic.id, number) for number in _partitions(request, topic)]
         self._cursors: list[_Cursor] = []
         self._by_key: dict[tuple[int, int], _Cursor] = {}
         self._turn = 0
@@ -289,9 +280,7 @@ class _Reading:
         return cursor.stop is not None and cursor.offset >= cursor.stop
 
     def _is_caught_up(self) -> bool:
-        return all(
-            cursor.done or cursor.offset >= cursor.call_end for cursor in self._cursors
-        )
+        return all(cursor.done or cursor.offset >= cursor.call_end for cursor in self._cursors)
 
     def _time_window(self) -> TimeWindow | None:
         request = self._request

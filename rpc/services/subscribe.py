@@ -1,0 +1,396 @@
+"""Subscribe: consuming as a member of a group.
+
+The leader coordinates every group in memory; what must outlive it are the
+committed offsets, which are log entries. A follower pipes the stream to the
+leader. When leadership goes, sessions end and clients come back to the new
+leader, which starts from the committed offsets.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from dataclasses import dataclass
+
+import grpc
+
+from holdfast.cluster.commands import encode_op
+from holdfast.cluster.delivery.assignment import PartitionKey
+from holdfast.cluster.delivery.coordinator import Coordinator
+from holdfast.cluster.delivery.events import OffsetsCommitted, OffsetsTrimmed, SessionEnded
+from holdfast.cluster.delivery.group import Group, Opening
+from holdfast.cluster.delivery.members import Flow, Member
+from holdfast.cluster.delivery.positions import resolve
+from holdfast.cluster.delivery.reading import PartitionRef
+from holdfast.cluster.delivery.settings import DeliverySettings
+from holdfast.cluster.ports import EventSink
+from holdfast.cluster.results import Progress, Role
+from holdfast.errors import (
+    DeadlineExceededError,
+    HoldfastError,
+    LimitExceededError,
+    NoLeaderError,
+    OverloadedError,
+    UnavailableError,
+    UnknownPartitionError,
+    UnknownTopicError,
+)
+from holdfast.rpc.bridge import EngineBridge, unwrap
+from holdfast.rpc.services.handlers import Context, parse
+from holdfast.rpc.services.subscribe_pipe import (
+    FORWARDED,
+    ChannelFactory,
+    LeaderPipe,
+    RemoteStatusError,
+    insecure_channel,
+)
+from holdfast.rpc.services.subscribe_session import Session
+from holdfast.rpc.services.topic_cache import TopicCache
+from holdfast.rpc.status import abort, invalid
+from holdfast.rpc.topology import Topology
+from holdfast.storage import groups, partitions, topics
+from holdfast.storage.port import Reader, Store
+from holdfast.storage.topics import TopicRow
+from holdfast.v1 import bus_pb2, log_pb2
+
+_MAX_NAME = 249
+_RETRY_S = 0.02
+_MAX_RETRY_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class GroupLag:
+    """How far a group is behind in a partition, in records: ``end - committed``."""
+
+    group: str
+    topic: str
+    partition: int
+    committed: int
+    end: int
+
+
+class SubscribeService:
+    """``EventBus.Subscribe`` on any node; ``close`` it before the server stops.
+
+    Args:
+        store: read in short snapshots.
+        bridge: proposals, barriers, and reports of the engine.
+        topics: looked up when a subscription starts.
+        topology: where the leader's clients connect.
+        settings: the bounds.
+        emit: where events go.
+        connect: makes channels to other brokers.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        bridge: EngineBridge,
+        topics: TopicCache,
+        topology: Topology,
+        settings: DeliverySettings | None = None,
+        emit: EventSink | None = None,
+        connect: ChannelFactory = insecure_channel,
+    ) -> None:
+        self._store = store
+        self._bridge = bridge
+        self._topics = topics
+        self._topology = topology
+        self._settings = settings or DeliverySettings()
+        self._emit = emit
+        self._coordinator: Coordinator | None = None
+        self._pipe = LeaderPipe(topology.node_id, connect)
+        self._committers: dict[Group, asyncio.Task[None]] = {}
+        self._sessions = 0
+        self._closed = False
+        self._unlisten = bridge.listen(self._on_progress)
+
+    @property
+    def sessions(self) -> int:
+        """Subscriptions on this node, piped ones included."""
+        return self._sessions
+
+    async def close(self) -> None:
+        """End every session; clients are told to go to another broker."""
+        if self._closed:
+            return
+        self._closed = True
+        self._unlisten()
+        self._end_all(UnavailableError("the broker is stopping; use another one"))
+        for task in list(self._committers.values()):
+            task.cancel()
+        await asyncio.gather(*self._committers.values(), return_exceptions=True)
+        await self._pipe.close()
+
+    async def subscribe(self, requests: AsyncIterator[bytes], context: Context) -> AsyncIterator[bytes]:
+        """Serialised SubscribeRequests in, serialised SubscribeResponses out.
+
+        A failed call ends with the status of the HoldfastError: unknown topics,
+        malformed messages, limits; UNAVAILABLE with the leader when it changed.
+        """
+        if self._sessions >= self._settings.max_sessions:
+            await abort(context, OverloadedError(f"{self._sessions} subscriptions on this broker; try again"))
+        self._sessions += 1
+        try:
+            async with aclosing(self._serve(requests, context)) as messages:
+                async for message in messages:
+                    yield message
+        except grpc.aio.AbortError:
+            raise
+        except RemoteStatusError as error:
+            await error.pass_on(context)
+        except Exception as error:  # noqa: BLE001  (reported to the caller as a status)
+            await abort(context, error)
+        finally:
+            self._sessions -= 1
+
+    async def _serve(self, requests: AsyncIterator[bytes], context: Context) -> AsyncGenerator[bytes, None]:
+        first = await self._first(requests)
+        start = _parse_start(first, self._settings)
+        if self._closed:
+            raise UnavailableError("the broker is stopping; use another one")
+        if self._bridge.progress.role is Role.LEADER:
+            answers = self._lead(start, requests)
+        else:
+            forwarded = any(key == FORWARDED for key, _ in context.invocation_metadata() or ())
+            answers = self._pipe.run(self._leader_address(forwarded), first, requests)
+        async with aclosing(answers) as messages:
+            async for message in messages:
+                yield message
+
+    async def _first(self, requests: AsyncIterator[bytes]) -> bytes:
+        try:
+            async with asyncio.timeout(self._settings.call_timeout):
+                return await anext(requests)
+        except StopAsyncIteration:
+            raise invalid("start", "a subscription begins with a SubscribeStart") from None
+        except TimeoutError:
+            raise DeadlineExceededError("no SubscribeStart came") from None
+
+    def _leader_address(self, forwarded: bool) -> str:
+        leader = self._bridge.progress.leader_id
+        if leader is None or leader == self._topology.node_id:
+            raise NoLeaderError("no leader is known; try again")
+        address = self._topology.client_address(leader)
+        if address is None or forwarded:
+            raise _moved(leader, address)
+        return address
+
+    # -- on the leader ----------------------------------------------------------
+
+    async def _lead(
+        self, start: bus_pb2.SubscribeStart, requests: AsyncIterator[bytes]
+    ) -> AsyncGenerator[bytes, None]:
+        timeout = self._settings.call_timeout
+        # Everything the leaders before this one committed must be visible.
+        await self._bridge.barrier(timeout)
+        rows = [await self._topics.find(name, timeout) for name in start.topics]
+        coordinator = self._coordinate()
+        group = coordinator.group(start.group)
+        wake = asyncio.Event()
+        member = Member(
+            id=group.new_member_id(),
+            name=start.consumer_name,
+            topics={row.id: row.name for row in rows},
+            credits=start.credits,
+            notify=wake.set,
+        )
+        session = Session(
+            self._store,
+            group,
+            member,
+            wake,
+            self._settings,
+            records=start.format == bus_pb2.FORMAT_RECORDS,
+            commit=self._commit_soon,
+            emit=self._emit,
+        )
+        listener: asyncio.Task[None] | None = None
+        try:
+            self._join(group, member, rows, start)
+            listener = asyncio.create_task(session.listen(requests))
+            async with aclosing(session.messages()) as messages:
+                async for message in messages:
+                    yield message
+        finally:
+            if listener is not None:
+                listener.cancel()
+            group.leave(member)
+            if group.commit_due:
+                self._commit_soon(group)
+            coordinator.forget_if_idle(group)
+            if self._emit is not None:
+                reason = "" if member.ended is None else member.ended.reason
+                self._emit(SessionEnded(group.name, member.name, reason))
+
+    def _coordinate(self) -> Coordinator:
+        progress = self._bridge.progress
+        if progress.role is not Role.LEADER or self._closed:
+            raise _moved(progress.leader_id, self._topology.client_address(progress.leader_id))
+        if self._coordinator is None or self._coordinator.term != progress.term:
+            self._end_all(_moved(None, None))
+            self._coordinator = Coordinator(progress.term, self._settings, self._emit)
+        return self._coordinator
+
+    def _join(
+        self, group: Group, member: Member, rows: list[TopicRow], start: bus_pb2.SubscribeStart
+    ) -> None:
+        with self._store.read() as reader:
+            group.join(
+                member,
+                {row.id: row.partitions for row in rows},
+                lambda key: self._opening(reader, group.name, member.topics[key[0]], key, start),
+            )
+        if group.commit_due:
+            self._commit_soon(group)
+
+    def _opening(
+        self, reader: Reader, group: str, topic: str, key: PartitionKey, start: bus_pb2.SubscribeStart
+    ) -> Opening:
+        """Where the group starts in a partition it has no member in."""
+        ref = PartitionRef(topic, *key)
+        state = partitions.read_state(reader, *key)
+        if state is None:
+            raise UnknownTopicError(f"topic {topic!r} was deleted", metadata={"topic": topic})
+        committed = groups.committed(reader, group, *key)
+        if committed is None:
+            if not start.HasField("initial"):
+                return state.start_offset, None
+            return resolve(reader, ref, state, start.initial, "record"), None
+        if committed < state.start_offset:
+            if self._emit is not None:
+                self._emit(OffsetsTrimmed(group, topic, ref.partition, committed, state.start_offset))
+            return state.start_offset, committed
+        return committed, committed
+
+    def _on_progress(self, progress: Progress) -> None:
+        coordinator = self._coordinator
+        if coordinator is not None:
+            if progress.role is Role.LEADER and progress.term == coordinator.term:
+                if progress.touched:
+                    coordinator.touch(progress.touched)
+                return
+            leader = progress.leader_id
+            self._end_all(_moved(leader, self._topology.client_address(leader)))
+        if self._pipe.active and progress.leader_id is not None:
+            self._pipe.leader_is(self._topology.client_address(progress.leader_id))
+
+    def _end_all(self, error: HoldfastError) -> None:
+        coordinator, self._coordinator = self._coordinator, None
+        if coordinator is not None:
+            coordinator.end_all(error)
+
+    # -- commits ----------------------------------------------------------------
+
+    def _commit_soon(self, group: Group) -> None:
+        """Acks are waiting: commit them together with those that come right after."""
+        if group not in self._committers and not self._closed:
+            task = asyncio.create_task(self._commit(group))
+            self._committers[group] = task
+            task.add_done_callback(lambda _: self._committers.pop(group, None))
+
+    async def _commit(self, group: Group) -> None:
+        coordinator = self._coordinator
+        loop = asyncio.get_running_loop()
+        retry = _RETRY_S
+        while coordinator is not None and coordinator is self._coordinator and group.commit_due:
+            began = loop.time()
+            await asyncio.sleep(self._settings.commit_delay)
+            taken = group.collect_commit()
+            try:
+                unwrap(await self._bridge.propose(_commit_op(group, taken), self._settings.call_timeout))
+            except (UnknownTopicError, UnknownPartitionError) as error:
+                group.commit_failed(taken)
+                self._drop_deleted(group, taken, error)
+            except HoldfastError as error:
+                if not error.retriable:
+                    coordinator.discard(group, error)
+                    return
+                group.commit_failed(taken)
+                await asyncio.sleep(retry)
+                retry = min(retry * 2, _MAX_RETRY_S)
+            else:
+                retry = _RETRY_S
+                group.commit_done(taken)
+                if self._emit is not None:
+                    self._emit(OffsetsCommitted(group.name, len(taken), loop.time() - began))
+        if coordinator is not None:
+            coordinator.forget_if_idle(group)
+
+    def _drop_deleted(self, group: Group, taken: list[tuple[Flow, int]], error: HoldfastError) -> None:
+        with self._store.read() as reader:
+            doomed = {flow.key[0] for flow, _ in taken if topics.read(reader, flow.key[0]) is None}
+        for topic_id in doomed:
+            group.drop_topic(topic_id, error)
+
+    # -- telemetry --------------------------------------------------------------
+
+    def group_lags(self, limit: int = 10_000) -> list[GroupLag]:
+        """Lag of every group and partition, ``limit`` at most; empty where this node does not lead.
+
+        Only the leader answers, so that a sum over nodes counts each lag once.
+        """
+        if self._bridge.progress.role is not Role.LEADER:
+            return []
+        lags: list[GroupLag] = []
+        with self._store.read() as reader:
+            names = {row.id: row.name for row in topics.scan(reader)}
+            ends: dict[PartitionKey, int] = {}
+            for group in groups.list_groups(reader):
+                for held in groups.offsets(reader, group):
+                    key = (held.topic_id, held.partition)
+                    if key not in ends:
+                        state = partitions.read_state(reader, *key)
+                        ends[key] = held.offset if state is None else state.next_offset
+                    if held.topic_id in names:
+                        lags.append(
+                            GroupLag(group, names[held.topic_id], held.partition, held.offset, ends[key])
+                        )
+                    if len(lags) >= limit:
+                        return lags
+        return lags
+
+
+def _commit_op(group: Group, taken: list[tuple[Flow, int]]) -> bytes:
+    offsets = [
+        log_pb2.GroupOffset(topic_id=flow.key[0], partition=flow.partition, offset=offset)
+        for flow, offset in taken
+    ]
+    return encode_op(log_pb2.Op(commit_offsets=log_pb2.CommitOffsetsOp(group=group.name, offsets=offsets)))
+
+
+def _parse_start(raw: bytes, settings: DeliverySettings) -> bus_pb2.SubscribeStart:
+    request = parse(bus_pb2.SubscribeRequest, raw)
+    if request.WhichOneof("kind") != "start":
+        raise invalid("start", "a subscription begins with a SubscribeStart")
+    start = request.start
+    if not start.group or len(start.group) > _MAX_NAME:
+        raise invalid("start.group", f"a group's name has 1 to {_MAX_NAME} characters")
+    if len(start.consumer_name) > _MAX_NAME:
+        raise invalid("start.consumer_name", f"a consumer's name has at most {_MAX_NAME} characters")
+    if not start.topics:
+        raise invalid("start.topics", "name at least one topic")
+    if len(start.topics) > settings.max_topics_per_member:
+        raise invalid("start.topics", f"at most {settings.max_topics_per_member} topics")
+    if len(set(start.topics)) != len(start.topics):
+        raise invalid("start.topics", "a topic is named twice")
+    if start.format not in (bus_pb2.FORMAT_RECORDS, bus_pb2.FORMAT_BATCHES):
+        raise invalid("start.format", f"unknown format {start.format}")
+    if start.credits > settings.max_credits:
+        raise LimitExceededError(f"{start.credits} credits; a member may hold {settings.max_credits}")
+    if start.HasField("initial") and start.initial.WhichOneof("position") not in (
+        "earliest",
+        "latest",
+        "time_us",
+    ):
+        raise invalid("start.initial", "a group starts at the earliest, the latest, or a time")
+    return start
+
+
+def _moved(leader: str | None, address: str | None) -> NoLeaderError:
+    facts = {} if leader is None else {"leader": leader}
+    if address is not None:
+        facts["leader_address"] = address
+    where = "" if leader is None else f"; the leader is {leader}"
+    return NoLeaderError(f"this node does not lead{where}; subscribe there", metadata=facts)
