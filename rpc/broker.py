@@ -36,6 +36,7 @@ from holdfast.rpc.services import bus, cluster, topics
 from holdfast.rpc.services.bus_publish import PublishService
 from holdfast.rpc.services.publish_request import PublishEncoder
 from holdfast.rpc.services.replay import ReplayService
+from holdfast.rpc.services.subscribe import SubscribeService
 from holdfast.rpc.services.topic_cache import TopicCache
 from holdfast.rpc.settings import Address, Settings
 from holdfast.rpc.topology import Topology
@@ -93,6 +94,7 @@ class Broker:
         self._server: grpc.aio.Server | None = None
         self._health: HealthReporter | None = None
         self._duties: LeaderDuties | None = None
+        self._subscribe: SubscribeService | None = None
         self._admission: Admission | None = None
         self._telemetry: Telemetry | None = None
         self._stopped = False
@@ -184,6 +186,8 @@ class Broker:
             await self._duties.close()
         if self._admission is not None and self.failed is None and not await self._admission.drain(_DRAIN_S):
             logger.warning("stopping with %d publishes unanswered", self._admission.calls)
+        if self._subscribe is not None:
+            await self._subscribe.close()
         if self._bridge is not None:
             self._bridge.close()
         if self._server is not None:
@@ -252,9 +256,9 @@ class Broker:
             node_id=settings.node_id,
             cluster_id=settings.cluster_id,
             boot_id=secrets.randbits(63) or 1,
-            listen=None if single else tuple(settings.peer_listen_address),
+            listen=None if single else _pair(settings.peer_listen_address),
             peers={
-                node_id: tuple(Address.parse(member.peer, f"members.{node_id}.peer"))
+                node_id: _pair(Address.parse(member.peer, f"members.{node_id}.peer"))
                 for node_id, member in settings.members.items()
                 if node_id != settings.node_id
             },
@@ -282,10 +286,12 @@ class Broker:
         cache = TopicCache(store, bridge)
         self._admission = admission = Admission(limits.max_inflight_calls, limits.max_inflight_bytes)
         publish = PublishService(bridge, cache, PublishEncoder(limits, self._clock), admission, limits)
+        replay = ReplayService(store, bridge, cache, emit=events)
+        self._subscribe = SubscribeService(store, bridge, cache, self.topology, emit=events)
         self._health = HealthReporter(bridge, (bus.SERVICE,))
         server.add_generic_rpc_handlers(
             (
-                bus.handlers(publish, ReplayService(store, bridge, cache, emit=events), None),
+                bus.handlers(publish, replay, self._subscribe),
                 topics.TopicsService(store, bridge, cache).handlers(timeout),
                 cluster.ClusterService(
                     store, bridge, engine, cache, self.topology, version("holdfast")
@@ -345,6 +351,10 @@ def run(settings: Settings) -> None:
     from holdfast.rpc import process  # noqa: PLC0415  (it imports this module)
 
     process.run(settings)
+
+
+def _pair(address: Address) -> tuple[str, int]:
+    return address.host, address.port
 
 
 def _dialable(address: Address) -> Address:

@@ -22,7 +22,7 @@ class HealthReporter:
     """
 
     def __init__(self, bridge: EngineBridge, services: tuple[str, ...]) -> None:
-        self.servicer = health.aio.HealthServicer()
+        self.servicer = health.aio.HealthServicer()  # type: ignore[attr-defined]
         self._bridge = bridge
         self._services = ("", *services)
         self._changed = asyncio.Event()

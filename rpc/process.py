@@ -24,6 +24,8 @@ _LAST_RESORT_S = 10.0
 
 def run(settings: Settings) -> None:
     """See ``broker.run``."""
+    # gRPC's core writes to standard error what is no news here, such as each stranger on the port.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     logs.configure(settings.log, settings.node_id)
     if not uvloop.run(_main(settings)):
         sys.exit(1)

@@ -60,14 +60,14 @@ class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     """Base of all settings."""
 
 
-class Member(Section):
+class Member(Section, frozen=True):
     """Where one broker of the cluster is reached (host:port)."""
 
     client: str
     peer: str
 
 
-class Limits(Section):
+class Limits(Section, frozen=True):
     """Bounds on what callers send and on what waits; sizes in bytes."""
 
     #: Key + value + headers of one record, for topics that set no limit of their own.
@@ -90,7 +90,7 @@ class Limits(Section):
     default_deadline_ms: int = 10_000
 
 
-class Raft(Section):
+class Raft(Section, frozen=True):
     """Timings of the consensus engine, in milliseconds."""
 
     heartbeat_ms: int = 50
@@ -98,7 +98,7 @@ class Raft(Section):
     election_timeout_max_ms: int = 800
 
 
-class Maintenance(Section):
+class Maintenance(Section, frozen=True):
     """What the leader does from time to time."""
 
     #: Between two looks at what retention lets go of, in milliseconds.
@@ -107,7 +107,7 @@ class Maintenance(Section):
     producer_idle_ms: int = 7 * 24 * 3600 * 1000
 
 
-class Telemetry(Section):
+class Telemetry(Section, frozen=True):
     """Off by default; off costs nothing."""
 
     enabled: bool = False
@@ -115,19 +115,17 @@ class Telemetry(Section):
     prometheus: str = ""
     #: OTLP (gRPC) endpoint, such as http://collector:4317; empty: not exported.
     otlp_endpoint: str = ""
-    #: Share of traces that are recorded, 0 to 1; a caller's own decision goes before it.
-    trace_ratio: float = 1.0
-    #: Share of traces kept when a caller's own trace does not decide.
+    #: Share of traces kept, 0 to 1, when a caller's own trace does not decide.
     trace_ratio: float = 0.01
 
 
-class Log(Section):
+class Log(Section, frozen=True):
     level: Literal["debug", "info", "warning", "error"] = "info"
     #: json: one object a line.
     format: Literal["human", "json"] = "human"
 
 
-class Settings(Section):
+class Settings(Section, frozen=True):
     """All settings of one broker. Defaults run a single node on this machine."""
 
     node_id: str = "n1"

@@ -8,11 +8,11 @@ BadRequest naming the field when one is at fault.
 from __future__ import annotations
 
 import logging
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import grpc
 from google.protobuf import duration_pb2
-from google.rpc import error_details_pb2, status_pb2
+from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]
 
 from holdfast.errors import HoldfastError, InternalError, InvalidArgumentError
 from holdfast.v1 import errors_pb2
@@ -59,7 +59,7 @@ def status_code(error: HoldfastError) -> grpc.StatusCode:
     return grpc.StatusCode[error.code]
 
 
-async def abort(context: grpc.aio.ServicerContext[object, object], error: Exception) -> NoReturn:
+async def abort(context: grpc.aio.ServicerContext[Any, Any], error: Exception) -> NoReturn:
     """End the call with the error; one that is not Holdfast's own is logged and hidden."""
     if not isinstance(error, HoldfastError):
         logger.error("a call failed unexpectedly", exc_info=error)

@@ -28,9 +28,9 @@ class Subscribes(Protocol):
 
 def handlers(
     publish: PublishService, replay: Replays | None, subscribe: Subscribes | None
-) -> grpc.GenericRpcHandler:
+) -> grpc.GenericRpcHandler[bytes, bytes]:
     """What a server registers for ``holdfast.v1.EventBus``."""
-    methods: dict[str, grpc.RpcMethodHandler] = {
+    methods: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
         "Publish": grpc.unary_unary_rpc_method_handler(publish.publish),
         "PublishStream": grpc.stream_stream_rpc_method_handler(publish.publish_stream),
     }

@@ -50,7 +50,7 @@ class ClusterService:
         self._version = version
         self._started = time.monotonic()
 
-    def handlers(self, default_timeout: float) -> grpc.GenericRpcHandler:
+    def handlers(self, default_timeout: float) -> grpc.GenericRpcHandler[bytes, bytes]:
         """What a server registers."""
         return grpc.method_handlers_generic_handler(
             SERVICE,

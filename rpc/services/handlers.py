@@ -32,7 +32,9 @@ def parse(kind: type[Req], raw: bytes) -> Req:
         raise invalid("request", f"the message does not parse as a {kind.__name__}") from None
 
 
-def unary(kind: type[Req], behaviour: Unary[Req], default_timeout: float) -> grpc.RpcMethodHandler:
+def unary(
+    kind: type[Req], behaviour: Unary[Req], default_timeout: float
+) -> grpc.RpcMethodHandler[bytes, bytes]:
     """A unary call with the deadline and errors every call has."""
 
     async def handle(raw: bytes, context: Context) -> bytes:
@@ -48,7 +50,7 @@ def unary(kind: type[Req], behaviour: Unary[Req], default_timeout: float) -> grp
 
 def server_stream(
     kind: type[Req], behaviour: Callable[[Req, Context], AsyncIterator[Message | bytes]]
-) -> grpc.RpcMethodHandler:
+) -> grpc.RpcMethodHandler[bytes, bytes]:
     """A call answered by a stream of messages or of serialised ones."""
 
     async def handle(raw: bytes, context: Context) -> AsyncIterator[bytes]:

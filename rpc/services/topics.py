@@ -37,7 +37,7 @@ class TopicsService:
         self._bridge = bridge
         self._cache = cache
 
-    def handlers(self, default_timeout: float) -> grpc.GenericRpcHandler:
+    def handlers(self, default_timeout: float) -> grpc.GenericRpcHandler[bytes, bytes]:
         """What a server registers."""
         return grpc.method_handlers_generic_handler(
             SERVICE,
