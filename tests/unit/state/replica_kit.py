@@ -68,7 +68,7 @@ class Replica:
         return result.error.reason, dict(result.error.metadata)
 
     def topic(self, name: str = "t", partitions: int = 1, **limits: int) -> int:
-        return self.do(create(name, partitions, **limits)).topic.id
+        return self.do(create(name, partitions, if_not_exists=False, **limits)).topic.id
 
     def dump(self) -> dict[Table, list[tuple[bytes, bytes]]]:
         """The whole state; not the journal and its indexes."""
@@ -82,7 +82,7 @@ class Replica:
         ]
 
 
-def create(name: str, partitions: int = 1, *, if_not_exists: bool = False, **limits: int) -> bytes:
+def create(name: str, partitions: int = 1, /, *, if_not_exists: bool = False, **limits: int) -> bytes:
     op = log_pb2.CreateTopicOp(
         name=name,
         partitions=partitions,
