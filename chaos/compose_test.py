@@ -1,0 +1,269 @@
+"""``make compose-test``: three containers lose their leader, and nothing is lost.
+
+Builds the image, starts the brokers of ``docker-compose.yml`` under a project of
+its own, publishes, kills the leader's container, goes on publishing, starts it
+again, replays from every broker and compares with what was acknowledged. The
+last line is the verdict. Exit status: 0, 1 when something was lost, 2 when there
+is no Docker engine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import grpc
+
+import holdfast
+from holdfast.chaos.processes import free_ports
+from holdfast.errors import DeadlineExceededError, HoldfastError
+from holdfast.v1 import cluster_pb2, cluster_pb2_grpc
+
+ROOT = Path(__file__).resolve().parent.parent
+PROJECT = "holdfast-compose-test"
+TOPIC = "drill"
+PARTITIONS = 6
+KEYS = 50
+#: Records published and not yet acknowledged, at most: the leader dies with this many under way.
+WINDOW = 500
+_START_SECONDS = 120.0
+
+
+class Compose:
+    """The three containers, by service name; ``endpoints`` are reachable from here."""
+
+    def __init__(self, command: list[str]) -> None:
+        ports = free_ports(3)
+        self._command = [*command, "-p", PROJECT, "-f", str(ROOT / "docker-compose.yml")]
+        self._env = os.environ | {f"N{i}_PORT": str(port) for i, port in enumerate(ports, 1)}
+        self.endpoints = {f"n{i}": f"127.0.0.1:{port}" for i, port in enumerate(ports, 1)}
+
+    def run(self, *arguments: str, quiet: bool = True) -> str:
+        """One compose command; its standard output.
+
+        Raises:
+            HoldfastError: it failed; what it printed is in the message.
+        """
+        done = subprocess.run(
+            [*self._command, *arguments], env=self._env, capture_output=quiet, text=True, check=False
+        )
+        if done.returncode:
+            raise HoldfastError(
+                f"compose {' '.join(arguments)} failed:\n{done.stdout or ''}{done.stderr or ''}"
+            )
+        return done.stdout or ""
+
+    def status(self, service: str) -> cluster_pb2.ClusterStatus | None:
+        """What a broker says of itself; None while it does not answer."""
+        with grpc.insecure_channel(self.endpoints[service]) as channel:
+            try:
+                answer: cluster_pb2.ClusterStatus = cluster_pb2_grpc.ClusterStub(channel).GetStatus(
+                    cluster_pb2.GetStatusRequest(), timeout=1.0
+                )
+            except grpc.RpcError:
+                return None
+            return answer
+
+    def digests(self, service: str, min_index: int) -> dict[tuple[str, int], tuple[int, bytes]]:
+        """(topic, partition) -> (end offset, digest), once ``min_index`` has been applied."""
+        with grpc.insecure_channel(self.endpoints[service]) as channel:
+            answer = cluster_pb2_grpc.ClusterStub(channel).GetDigest(
+                cluster_pb2.GetDigestRequest(topic=TOPIC, min_applied_index=min_index), timeout=60.0
+            )
+        return {(p.topic, p.partition): (p.end_offset, p.digest) for p in answer.partitions}
+
+    def wait_leader(self, services: set[str], timeout: float = _START_SECONDS) -> str:
+        """The leader that all of ``services`` name.
+
+        Raises:
+            DeadlineExceededError: they do not agree in time; the logs' ends are in the message.
+        """
+        deadline = time.monotonic() + timeout
+        while time.monotonic() < deadline:
+            answers = [self.status(service) for service in sorted(services)]
+            named = {answer.leader_id for answer in answers if answer is not None}
+            if len(named) == 1 and None not in answers and (leader := named.pop()):
+                return leader
+            time.sleep(0.1)
+        raise DeadlineExceededError(f"no leader in {timeout:.0f} s\n{self.run('logs', '--tail', '15')}")
+
+
+@dataclass(slots=True)
+class Report:
+    """What was acknowledged, and what the replays showed."""
+
+    acked: dict[tuple[int, int], bytes] = field(default_factory=dict)
+    replayed: int = 0
+    lost: int = 0
+    duplicated: int = 0
+    out_of_order: int = 0
+    failover_ms: float = 0.0
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def good(self) -> bool:
+        return not (self.lost or self.duplicated or self.out_of_order or self.problems)
+
+    def line(self) -> str:
+        return (
+            f"compose-test: acked={len(self.acked)} replayed={self.replayed} lost={self.lost} "
+            f"duplicated={self.duplicated} out_of_order={self.out_of_order} failover_ms={self.failover_ms:.0f}"
+        )
+
+
+class Drill:
+    """Publishes ``total`` records, and kills the leader's container after half of them."""
+
+    def __init__(self, compose: Compose, total: int) -> None:
+        self.compose = compose
+        self.total = total
+        self.report = Report()
+        self._killed_at = 0.0
+
+    async def run(self) -> Report:
+        compose, services = self.compose, set(self.compose.endpoints)
+        leader = await asyncio.to_thread(compose.wait_leader, services)
+        _say(f"three brokers, {leader} leads")
+        async with holdfast.connect(list(compose.endpoints.values())) as bus:
+            await bus.create_topic(TOPIC, partitions=PARTITIONS)
+            await self._publish(bus, leader)
+        survivor = await asyncio.to_thread(compose.wait_leader, services - {leader})
+        _say(f"{survivor} leads; all {self.total} records acknowledged; starting {leader} again")
+        await asyncio.to_thread(compose.run, "start", leader)
+        await asyncio.to_thread(compose.wait_leader, services)
+        await self._compare_digests()
+        for service, endpoint in compose.endpoints.items():
+            await self._replay(service, endpoint)
+        return self.report
+
+    async def _publish(self, bus: holdfast.Client, victim: str) -> None:
+        """Publish everything; ``victim`` is killed at half time, with records under way."""
+        killing: asyncio.Task[str] | None = None
+        for start in range(0, self.total, WINDOW):
+            if killing is None and start >= self.total // 2:
+                killing = asyncio.create_task(asyncio.to_thread(self._kill, victim))
+            numbers = range(start, min(start + WINDOW, self.total))
+            began = time.monotonic()
+            futures = [bus.publish(TOPIC, _value(n), key=_key(n), timeout=60.0) for n in numbers]
+            for number, ack in zip(numbers, await asyncio.gather(*futures), strict=True):
+                place = (ack.partition, ack.offset)
+                if place in self.report.acked:
+                    self.report.problems.append(f"two records were acknowledged at {place}")
+                self.report.acked[place] = _value(number)
+            if 0 < self._killed_at <= began and not self.report.failover_ms:
+                self.report.failover_ms = (time.monotonic() - self._killed_at) * 1e3
+        if killing is not None:
+            await killing
+
+    def _kill(self, service: str) -> str:
+        _say(f"killing {service}, the leader")
+        output = self.compose.run("kill", "-s", "SIGKILL", service)
+        self._killed_at = time.monotonic()
+        return output
+
+    async def _compare_digests(self) -> None:
+        statuses = [self.compose.status(service) for service in self.compose.endpoints]
+        index = max(status.commit_index for status in statuses if status is not None)
+        digests = [await asyncio.to_thread(self.compose.digests, s, index) for s in self.compose.endpoints]
+        if any(other != digests[0] for other in digests):
+            self.report.problems.append(f"replica digests differ: {digests}")
+        else:
+            _say(f"digests of {PARTITIONS} partitions are equal on three replicas")
+
+    async def _replay(self, service: str, endpoint: str) -> None:
+        report = self.report
+        found: dict[tuple[int, int], bytes] = {}
+        by_key: defaultdict[bytes, list[int]] = defaultdict(list)
+        async with holdfast.connect([endpoint], discover=False) as bus:
+            async for record in bus.replay(TOPIC, linearizable=True):
+                found[record.partition, record.offset] = record.value
+                by_key[record.key or b""].append(int(record.value))
+        report.replayed = len(found)
+        lost = sum(1 for place, value in report.acked.items() if found.get(place) != value)
+        duplicated = sum(count - 1 for count in Counter(found.values()).values())
+        out_of_order = sum(1 for numbers in by_key.values() if numbers != sorted(numbers))
+        report.lost, report.duplicated = max(report.lost, lost), max(report.duplicated, duplicated)
+        report.out_of_order = max(report.out_of_order, out_of_order)
+        _say(f"replayed {len(found)} records from {service}")
+
+
+def _key(number: int) -> bytes:
+    return b"key-%d" % (number % KEYS)
+
+
+def _value(number: int) -> bytes:
+    return b"%d" % number
+
+
+def _say(text: str) -> None:
+    print(f"compose-test: {text}", flush=True)
+
+
+def find_compose() -> list[str] | None:
+    """How to call Compose here: v2's plugin or v1's program; None without either or without an engine."""
+    docker = shutil.which("docker")
+    if docker is None or _fails(docker, "info"):
+        return None
+    if not _fails(docker, "compose", "version"):
+        return [docker, "compose"]
+    program = shutil.which("docker-compose")
+    return [program] if program is not None else None
+
+
+def _fails(*command: str) -> bool:
+    return subprocess.run(command, capture_output=True, check=False).returncode != 0
+
+
+@contextmanager
+def _running(compose: Compose, *, keep: bool) -> Iterator[None]:
+    try:
+        compose.run("down", "--volumes", "--remove-orphans")
+        _say("building the image")
+        compose.run("build")
+        _say("starting three brokers")
+        compose.run("up", "-d")
+        yield
+    finally:
+        if not keep:
+            compose.run("down", "--volumes", "--remove-orphans")
+
+
+def main() -> int:
+    """Run the drill; the exit status."""
+    parser = argparse.ArgumentParser(prog="make compose-test", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--records", type=int, default=20_000)
+    parser.add_argument("--keep", action="store_true", help="leave the containers running at the end")
+    arguments = parser.parse_args()
+    command = find_compose()
+    if command is None:
+        print(
+            "compose-test: no Docker engine is reachable here, or Compose is missing. Start one "
+            "(`docker info` must work, and `docker compose` or `docker-compose`), then run this again.",
+            file=sys.stderr,
+        )
+        return 2
+    compose = Compose(command)
+    try:
+        with _running(compose, keep=arguments.keep):
+            report = asyncio.run(Drill(compose, arguments.records).run())
+    except HoldfastError as error:
+        print(f"compose-test: {error}", file=sys.stderr)
+        return 1
+    for problem in report.problems:
+        print(f"compose-test: {problem}", file=sys.stderr)
+    print(report.line())
+    return 0 if report.good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
