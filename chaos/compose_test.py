@@ -117,7 +117,8 @@ class Report:
     def line(self) -> str:
         return (
             f"compose-test: acked={len(self.acked)} replayed={self.replayed} lost={self.lost} "
-            f"duplicated={self.duplicated} out_of_order={self.out_of_order} failover_ms={self.failover_ms:.0f}"
+            f"duplicated={self.duplicated} out_of_order={self.out_of_order} "
+            f"failover_ms={self.failover_ms:.0f}"
         )
 
 

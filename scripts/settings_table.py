@@ -34,7 +34,7 @@ _MEANINGS = {
     "limits.max_inflight_bytes": "The same, in bytes.",
     "limits.stream_inflight_bytes": "The same, in bytes.",
     "raft.heartbeat_ms": "How often the leader is heard of; at most a third of the election timeout.",
-    "raft.election_timeout_min_ms": "Silence of the leader before a follower calls an election: at least this,",
+    "raft.election_timeout_min_ms": "Silence of the leader before an election: at least this,",
     "raft.election_timeout_max_ms": "and at most this, drawn at random each time.",
     "telemetry.enabled": "Off costs nothing.",
 }

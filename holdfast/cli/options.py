@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated
 
 import typer
@@ -37,3 +38,18 @@ def split_endpoints(text: str) -> list[str]:
     if not found:
         raise typer.BadParameter("names no broker.", param_hint="--endpoint")
     return found
+
+
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", re.IGNORECASE)
+
+
+def parse_size(text: str, option: str) -> int:
+    """Bytes of ``500MB``, ``64GiB`` or a plain number (units are powers of 1024).
+
+    Raises:
+        typer.BadParameter: not of that form.
+    """
+    found = _SIZE.fullmatch(text.strip())
+    if not found:
+        raise typer.BadParameter(f"{text!r} is no size: write it like 500MiB or 64GiB.", param_hint=option)
+    return int(float(found[1]) * 1024 ** " KMGT".index(found[2].upper() or " "))

@@ -69,7 +69,9 @@ def test_installed_wheel_works(wheel: Path, tmp_path: Path) -> None:
     )
     # The dependencies are those of this environment. Its editable install of Holdfast stays out: it is
     # made visible by a .pth file, and those are read in site directories only, not along this path.
-    site = Path(_run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=tmp_path).strip())
+    site = Path(
+        _run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=tmp_path).strip()
+    )
     (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
 
     where = _run(python, "-c", _IMPORTS, cwd=tmp_path).split()

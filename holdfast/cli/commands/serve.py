@@ -2,27 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from holdfast.cli.options import Json
-
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", re.IGNORECASE)
-
-
-def parse_size(text: str) -> int:
-    """Bytes of ``500MB``, ``64GiB`` or a plain number (units are powers of 1024).
-
-    Raises:
-        typer.BadParameter: not of that form.
-    """
-    found = _SIZE.fullmatch(text.strip())
-    if not found:
-        raise typer.BadParameter(f"{text!r} is no size: write it like 500MiB or 64GiB.", param_hint="--quota")
-    return int(float(found[1]) * 1024 ** " KMGT".index(found[2].upper() or " "))
+from holdfast.cli.options import Json, parse_size
 
 
 def serve(
@@ -76,7 +61,7 @@ def serve(
         "peer_listen": peer_listen,
         "node_id": node_id,
         "members": members,
-        "quota_bytes": parse_size(quota) if quota else None,
+        "quota_bytes": parse_size(quota, "--quota") if quota else None,
         "log.format": "json" if as_json else None,
     }
     from holdfast.rpc.settings import load

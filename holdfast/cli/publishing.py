@@ -1,0 +1,220 @@
+"""Publishing a stream of events: a bounded window of unanswered ones, a progress bar, a summary."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import typer
+
+import holdfast
+from holdfast.cli.feed import Feed
+from holdfast.cli.inputs import Event, Fields, InputFormat, format_of, from_stream, from_values
+from holdfast.cli.output import note, print_json
+from holdfast.errors import HoldfastError, OverloadedError
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+#: Records published and not yet acknowledged, at most.
+_WINDOW = 20_000
+#: Input shorter than this many seconds gets no progress bar.
+_PATIENCE = 0.5
+
+
+@dataclass(slots=True)
+class Source:
+    """Where events come from; ``bytes_read`` grows as they are read, up to ``total`` when that is known."""
+
+    events: Iterator[Event]
+    name: str = ""
+    total: int | None = None
+    bytes_read: int = 0
+
+    def advance(self, count: int) -> None:
+        self.bytes_read += count
+
+
+@dataclass(slots=True)
+class Published:
+    """What has been acknowledged: per partition its first and last offset and how many."""
+
+    topic: str
+    count: int = 0
+    partitions: dict[int, list[int]] = field(default_factory=dict)
+
+    def add(self, ack: holdfast.Ack) -> None:
+        self.count += 1
+        seen = self.partitions.get(ack.partition)
+        if seen is None:
+            self.partitions[ack.partition] = [ack.offset, ack.offset, 1]
+        else:
+            seen[0], seen[1], seen[2] = min(seen[0], ack.offset), max(seen[1], ack.offset), seen[2] + 1
+
+    def show(self, *, as_json: bool) -> None:
+        parts = sorted(self.partitions.items())
+        if as_json:
+            rows = [
+                {"partition": number, "first_offset": first, "last_offset": last, "count": count}
+                for number, (first, last, count) in parts
+            ]
+            print_json({"topic": self.topic, "published": self.count, "partitions": rows})
+            return
+        records = "record" if self.count == 1 else "records"
+        print(f"published {self.count:,} {records} to {self.topic}")
+        for number, (first, last, _) in parts:
+            print(
+                f"  partition {number}: "
+                + (f"offset {first}" if first == last else f"offsets {first} to {last}")
+            )
+
+
+@contextmanager
+def open_source(
+    values: list[str], file: Path | None, kind: InputFormat | None, fields: Fields
+) -> Iterator[Source]:
+    """The one source that the arguments name.
+
+    Raises:
+        typer.BadParameter: none is named, or several.
+        InvalidArgumentError: its format is not known.
+    """
+    from_stdin = values == ["-"] or (not values and file is None and not sys.stdin.isatty())
+    if file is not None:
+        if values:
+            raise typer.BadParameter("give values or --file, not both.", param_hint="--file")
+        kind = kind or format_of(file)
+        with file.open("rb") as stream:
+            source = Source(iter(()), file.name, file.stat().st_size if file.is_file() else None)
+            source.events = from_stream(stream, kind, fields, str(file), source.advance)
+            yield source
+    elif from_stdin:
+        # A reader of our own: the reading thread may still wait for input when the interpreter ends.
+        stream = open(0, "rb", closefd=False)  # noqa: SIM115  (closing would wait for that thread)
+        source = Source(iter(()), "standard input")
+        source.events = from_stream(stream, kind or InputFormat.LINES, fields, source.name, source.advance)
+        yield source
+    elif values:
+        if kind is not None:
+            raise typer.BadParameter("is for --file and standard input.", param_hint="--format")
+        yield Source(from_values(values, fields))
+    else:
+        raise typer.BadParameter("nothing to publish: give values, --file FILE, or pipe records in.")
+
+
+async def publish_all(bus: holdfast.Client, topic: str, source: Source, timeout: float) -> Published:
+    """Publish every event of the source and wait for all acknowledgements.
+
+    Raises:
+        HoldfastError: what reading or publishing raised first; how many records had been acknowledged
+            before is noted on standard error.
+    """
+    published = Published(topic)
+    waiting: deque[asyncio.Future[holdfast.Ack]] = deque()
+    feed = Feed(source.events)
+    with _Bar(source, published) as bar:
+        try:
+            try:
+                async for portion in feed:
+                    for event in portion:
+                        waiting.append(await _hand_over(bus, topic, event, timeout, waiting, published))
+                        if len(waiting) >= _WINDOW:
+                            await _collect(waiting, _WINDOW // 2, published)
+                    while waiting and waiting[0].done():
+                        published.add(await waiting.popleft())
+                    bar.update()
+            finally:
+                # What was handed over before bad input is published, and counted.
+                await _collect(waiting, 0, published)
+        except HoldfastError:
+            note(f"holdfast: {published.count:,} records had been published before this:")
+            raise
+        finally:
+            feed.close()
+            # After a failure: the rest must not report itself when it is thrown away.
+            for future in waiting:
+                future.cancel()
+            await asyncio.gather(*waiting, return_exceptions=True)
+    return published
+
+
+async def _hand_over(
+    bus: holdfast.Client,
+    topic: str,
+    event: Event,
+    timeout: float,
+    waiting: deque[asyncio.Future[holdfast.Ack]],
+    published: Published,
+) -> asyncio.Future[holdfast.Ack]:
+    while True:
+        try:
+            return bus.publish(
+                topic, event.value, key=event.key or None, timestamp=event.timestamp_us, timeout=timeout
+            )
+        except OverloadedError:
+            # The client's buffer is full of large records: wait until there is room.
+            if not waiting:
+                raise
+            await _collect(waiting, len(waiting) - 1, published)
+
+
+async def _collect(waiting: deque[asyncio.Future[holdfast.Ack]], leave: int, published: Published) -> None:
+    while len(waiting) > leave:
+        published.add(await waiting.popleft())
+
+
+class _Bar:
+    """A progress bar on standard error: on a terminal, for input that takes a while."""
+
+    def __init__(self, source: Source, published: Published) -> None:
+        self._source = source
+        self._published = published
+        self._started = time.monotonic()
+        self._wanted = bool(source.name) and sys.stderr.isatty()
+        self._progress: Progress | None = None
+        self._task: Any = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._progress is not None:
+            self.update()
+            self._progress.stop()
+
+    def update(self) -> None:
+        if not self._wanted or time.monotonic() - self._started < _PATIENCE:
+            return
+        if self._progress is None:
+            self._start()
+        elif self._task is not None:
+            count = self._published.count
+            rate = count / (time.monotonic() - self._started)
+            self._progress.update(
+                self._task, completed=self._source.bytes_read, count=f"{count:,}", rate=f"{rate:,.0f}"
+            )
+
+    def _start(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TaskProgressColumn(),
+            TextColumn("{task.fields[count]} records, {task.fields[rate]}/s"),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+        )
+        self._progress.start()
+        self._task = self._progress.add_task(self._source.name, total=self._source.total, count="0", rate="0")
