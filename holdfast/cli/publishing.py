@@ -19,13 +19,14 @@ import holdfast
 from holdfast.cli.feed import Feed
 from holdfast.cli.inputs import Event, Fields, InputFormat, format_of, from_stream, from_values
 from holdfast.cli.output import note, print_json
-from holdfast.errors import HoldfastError, OverloadedError
+from holdfast.errors import HoldfastError
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
 #: Records published and not yet acknowledged, at most.
 _WINDOW = 20_000
+_WINDOW_BYTES = 32 << 20
 #: Input shorter than this many seconds gets no progress bar.
 _PATIENCE = 0.5
 
@@ -118,57 +119,76 @@ async def publish_all(bus: holdfast.Client, topic: str, source: Source, timeout:
             before is noted on standard error.
     """
     published = Published(topic)
-    waiting: deque[asyncio.Future[holdfast.Ack]] = deque()
+    window = _Window(published)
     feed = Feed(source.events)
     with _Bar(source, published) as bar:
         try:
             try:
                 async for portion in feed:
                     for event in portion:
-                        waiting.append(await _hand_over(bus, topic, event, timeout, waiting, published))
-                        if len(waiting) >= _WINDOW:
-                            await _collect(waiting, _WINDOW // 2, published)
-                    while waiting and waiting[0].done():
-                        published.add(await waiting.popleft())
+                        await window.make_room()
+                        future = bus.publish(
+                            topic, event.value, key=event.key, timestamp=event.timestamp_us, timeout=timeout
+                        )
+                        window.add(future, len(event.value))
+                    window.collect_done()
                     bar.update()
             finally:
                 # What was handed over before bad input is published, and counted.
-                await _collect(waiting, 0, published)
+                await window.drain()
         except HoldfastError:
             note(f"holdfast: {published.count:,} records had been published before this:")
             raise
         finally:
             feed.close()
-            # After a failure: the rest must not report itself when it is thrown away.
-            for future in waiting:
-                future.cancel()
-            await asyncio.gather(*waiting, return_exceptions=True)
+            await window.abandon()
     return published
 
 
-async def _hand_over(
-    bus: holdfast.Client,
-    topic: str,
-    event: Event,
-    timeout: float,
-    waiting: deque[asyncio.Future[holdfast.Ack]],
-    published: Published,
-) -> asyncio.Future[holdfast.Ack]:
-    while True:
-        try:
-            return bus.publish(
-                topic, event.value, key=event.key or None, timestamp=event.timestamp_us, timeout=timeout
-            )
-        except OverloadedError:
-            # The client's buffer is full of large records: wait until there is room.
-            if not waiting:
-                raise
-            await _collect(waiting, len(waiting) - 1, published)
+class _Window:
+    """Records under way: bounded in number and in bytes, below the bound at which the client refuses more."""
+
+    def __init__(self, published: Published) -> None:
+        self._published = published
+        self._waiting: deque[tuple[asyncio.Future[holdfast.Ack], int]] = deque()
+        self._bytes = 0
+
+    def add(self, future: asyncio.Future[holdfast.Ack], size: int) -> None:
+        self._waiting.append((future, size))
+        self._bytes += size
+
+    async def make_room(self) -> None:
+        """Wait, when the window is full, until it is half empty."""
+        if len(self._waiting) >= _WINDOW or self._bytes >= _WINDOW_BYTES:
+            while len(self._waiting) > _WINDOW // 2 or self._bytes > _WINDOW_BYTES // 2:
+                await self._take()
+
+    def collect_done(self) -> None:
+        """Count what has been acknowledged by now; a failure is left to be raised by the next wait."""
+        while self._waiting and (future := self._waiting[0][0]).done() and _succeeded(future):
+            self._published.add(future.result())
+            self._bytes -= self._waiting.popleft()[1]
+
+    async def drain(self) -> None:
+        """Wait for everything."""
+        while self._waiting:
+            await self._take()
+
+    async def abandon(self) -> None:
+        """After a failure: what is left must not report itself when it is thrown away."""
+        left = [future for future, _ in self._waiting]
+        for future in left:
+            future.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
+
+    async def _take(self) -> None:
+        future, size = self._waiting.popleft()
+        self._bytes -= size
+        self._published.add(await future)
 
 
-async def _collect(waiting: deque[asyncio.Future[holdfast.Ack]], leave: int, published: Published) -> None:
-    while len(waiting) > leave:
-        published.add(await waiting.popleft())
+def _succeeded(future: asyncio.Future[holdfast.Ack]) -> bool:
+    return not future.cancelled() and future.exception() is None
 
 
 class _Bar:
