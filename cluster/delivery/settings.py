@@ -35,6 +35,9 @@ class DeliverySettings:
     #: client that grants one record at a time would otherwise be sent the same
     #: batch once per record.
     credit_linger: float = 0.010
+    #: A reader that waits looks again this often, in seconds: appends wake it,
+    #: the deletion of its topic and an installed snapshot do not.
+    idle_check: float = 1.0
     #: Concurrent Replay calls on this node.
     max_replays: int = 1_000
     #: Bound of one proposal or barrier made on behalf of a session, in seconds.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 
 from holdfast.cluster.delivery.events import BatchDamaged, RecordsDelivered
@@ -23,7 +23,7 @@ from holdfast.rpc.services.delivery_wire import Parts, batches_field, replay_res
 from holdfast.rpc.services.handlers import Context
 from holdfast.rpc.services.topic_cache import TopicCache
 from holdfast.rpc.status import invalid
-from holdfast.storage import partitions
+from holdfast.storage import partitions, topics
 from holdfast.storage.port import Reader, Store
 from holdfast.storage.topics import TopicRow
 from holdfast.v1 import bus_pb2, records_pb2
@@ -57,7 +57,7 @@ class ReplayService:
         store: read in short snapshots, on the event loop: a message's batches
             are a copy out of the page cache, cheaper than a change of thread.
         bridge: barriers and wake-ups.
-        topics: looked up once per call.
+        cache: topics, looked up once per call.
         settings: the bounds.
         emit: where events go.
     """
@@ -66,13 +66,13 @@ class ReplayService:
         self,
         store: Store,
         bridge: EngineBridge,
-        topics: TopicCache,
+        cache: TopicCache,
         settings: DeliverySettings | None = None,
         emit: EventSink | None = None,
     ) -> None:
         self._store = store
         self._bridge = bridge
-        self._topics = topics
+        self._topics = cache
         self._settings = settings or DeliverySettings()
         self._emit = emit
         self._active = 0
@@ -122,7 +122,8 @@ class ReplayService:
                     elif reading.ended:
                         return
                     else:
-                        reading.touch(await watch.wait())
+                        touched = await watch.wait(self._settings.idle_check)
+                        reading.touch(touched or reading.keys)
         finally:
             self._active -= 1
 
@@ -180,14 +181,17 @@ class _Reading:
             self._cursors.append(self._cursor(reader, ref, state))
         self._by_key = {cursor.key: cursor for cursor in self._cursors}
 
-    def touch(self, keys: set[tuple[int, int]]) -> None:
-        """These partitions changed."""
+    def touch(self, keys: Iterable[tuple[int, int]]) -> None:
+        """These partitions may have changed."""
         for key in keys:
             cursor = self._by_key[key]
             cursor.pending = not cursor.done
 
     def read(self, reader: Reader) -> bytes | None:
         """The next message; None when there is nothing to say until a partition changes."""
+        # A deleted topic's partitions go step by step, its definition at once.
+        if topics.read(reader, self.topic.id) is None:
+            raise _gone(self._refs[0])
         batches: Parts = []
         records: list[records_pb2.Record] = []
         room = self._max_bytes

@@ -76,7 +76,7 @@ class SubscribeService:
     Args:
         store: read in short snapshots.
         bridge: proposals, barriers, and reports of the engine.
-        topics: looked up when a subscription starts.
+        cache: topics, looked up when a subscription starts.
         topology: where the leader's clients connect.
         settings: the bounds.
         emit: where events go.
@@ -87,7 +87,7 @@ class SubscribeService:
         self,
         store: Store,
         bridge: EngineBridge,
-        topics: TopicCache,
+        cache: TopicCache,
         topology: Topology,
         settings: DeliverySettings | None = None,
         emit: EventSink | None = None,
@@ -95,7 +95,7 @@ class SubscribeService:
     ) -> None:
         self._store = store
         self._bridge = bridge
-        self._topics = topics
+        self._topics = cache
         self._topology = topology
         self._settings = settings or DeliverySettings()
         self._emit = emit

@@ -16,6 +16,7 @@ from holdfast.rpc.services.decoding import BatchDecoder, records_of
 from holdfast.rpc.services.delivery_wire import Parts, batches_field, delivery_response
 from holdfast.rpc.services.handlers import parse
 from holdfast.rpc.status import invalid, to_wire
+from holdfast.storage import topics
 from holdfast.storage.port import Reader, Store
 from holdfast.v1 import bus_pb2, records_pb2
 
@@ -125,14 +126,25 @@ class Session:
                 await self._wait()
 
     async def _wait(self) -> None:
-        if self._linger_until is None or self._draining:
-            await self._wake.wait()
-            return
-        timer = asyncio.get_running_loop().call_at(self._linger_until, self._wake.set)
+        """Return when there may be something to send, or to find out."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + self._settings.idle_check
+        if self._linger_until is not None and not self._draining:
+            until = min(until, self._linger_until)
+        timer = loop.call_at(until, self._wake.set)
         try:
             await self._wake.wait()
         finally:
             timer.cancel()
+        if loop.time() >= until:
+            self._check_topics()
+
+    def _check_topics(self) -> None:
+        """A topic that is deleted wakes nobody."""
+        with self._store.read() as reader:
+            for topic_id, name in self._member.topics.items():
+                if topics.read(reader, topic_id) is None:
+                    self._group.drop_topic(topic_id, _deleted(name))
 
     def _next_control(self) -> bytes | None:
         member = self._member
@@ -250,8 +262,7 @@ class Session:
                 max_rows=self._settings.max_rows_per_read,
             )
             if step is None:
-                gone = UnknownTopicError(f"topic {flow.topic!r} was deleted", metadata={"topic": flow.topic})
-                group.drop_topic(flow.key[0], gone)
+                group.drop_topic(flow.key[0], _deleted(flow.topic))
                 return None
             if step.start_offset <= first:
                 return step
@@ -301,3 +312,7 @@ class _Content:
             delivery = bus_pb2.Delivery(records=self._records)
             return bus_pb2.SubscribeResponse(delivery=delivery).SerializeToString()
         return delivery_response(self._parts, self.bytes)
+
+
+def _deleted(topic: str) -> UnknownTopicError:
+    return UnknownTopicError(f"topic {topic!r} was deleted", metadata={"topic": topic})
