@@ -32,6 +32,8 @@ _MAX_HEADER_NAME_BYTES = 256
 #: The least a header takes in an encoded RecordHeaders: tag, length, nothing.
 _MIN_HEADER_ENCODED = 2
 _ZSTD_LEVEL = 3
+#: A frame says how much memory its reader needs; more than this is refused.
+_ZSTD_WINDOW = 16 << 20
 
 _crc32c = google_crc32c.value
 _hash_key = xxhash.xxh64_intdigest
@@ -464,7 +466,7 @@ class _Codecs(threading.local):
 
     def __init__(self) -> None:
         self.compressor = zstandard.ZstdCompressor(level=_ZSTD_LEVEL)
-        self.decompressor = zstandard.ZstdDecompressor()
+        self.decompressor = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW)
 
 
 _CODECS = _Codecs()

@@ -265,6 +265,14 @@ def test_zstd_frames_without_a_size_are_read() -> None:
     assert decode_batch(data).values == [b"a" * 5000]
 
 
+def test_zstd_frames_that_need_much_memory_are_refused() -> None:
+    wants = zstandard.ZstdCompressionParameters(window_log=27, write_content_size=False)
+    stream = zstandard.ZstdCompressor(compression_params=wants).compressobj()
+    payload = records_pb2.Records(values=[b"a"]).SerializeToString()
+    with pytest.raises(MalformedBatchError):
+        check_batch(envelope(stream.compress(payload) + stream.flush(), compression=1))
+
+
 def test_decoding_is_bounded() -> None:
     data = encode_batch([bytes(10_000)], compression=Compression.ZSTD)
     with pytest.raises(RecordTooLargeError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -12,6 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from holdfast.cluster.commands import encode_entry
 from holdfast.cluster.state.limits import StateLimits
 from holdfast.storage import groups, partitions
+from holdfast.storage.lmdb_store import LmdbStore
 from holdfast.storage.port import Table
 
 from .replica_kit import T0, Replica, append, commit, create, delete, expire, trim
@@ -295,3 +297,21 @@ def test_how_operations_are_grouped_into_entries_does_not_move_a_record() -> Non
             every.append(results)
         assert every[0] == every[1] == every[2]
         assert replicas[0].digests() == replicas[1].digests() == replicas[2].digests()
+
+
+def test_stores_agree(tmp_path: Path) -> None:
+    """LMDB and memory hold the same rows after the same entries."""
+    rng = random.Random(1)
+    store = LmdbStore(tmp_path, quota_bytes=1 << 26)
+    try:
+        disk, memory = Replica(LIMITS, store=store), Replica(LIMITS)
+        memory.run(create("a", 3))
+        for _ in range(60):
+            memory.run(*[random_op(rng) for _ in range(4)])
+        for entry in memory.entries:
+            disk.entry(entry)
+        assert disk.dump() == memory.dump()
+        store.commit()
+        assert disk.digests() == memory.digests()
+    finally:
+        store.close()
