@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from holdfast.cluster import commands
 from holdfast.cluster.engine import Engine
 from holdfast.cluster.ports import PeerConnected, PeerDisconnected, PeerMessage, TransportEvent
+from holdfast.cluster.raft.core import MachineLike
 from holdfast.cluster.raft.cures import ALL, Cures
 from holdfast.cluster.raft.settings import EngineSettings
 from holdfast.cluster.results import Completed, Progress
@@ -139,6 +140,7 @@ class OurNode:
         settings: EngineSettings | None = None,
         seed: int = 1,
         transport: HandTransport | None = None,
+        machine: MachineLike | None = None,
     ) -> None:
         self.clock = clock
         self.name = name
@@ -150,6 +152,7 @@ class OurNode:
         self.boots = dict.fromkeys((*others, "stranger"), 7)
         self._seed = seed
         self.transport = transport or HandTransport()
+        self._given_machine = machine
         self._start()
 
     def _start(self) -> None:
@@ -164,7 +167,7 @@ class OurNode:
             transport=self.transport,
             clock=WallClock(self.clock),
             rng=random.Random(f"{self.name} {self._seed}"),
-            machine=self.machine,
+            machine=self._given_machine or self.machine,
             sink=self.sink,
             events=self.events.append,
             cures=self.cures,
