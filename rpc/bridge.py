@@ -16,11 +16,12 @@ import asyncio
 import heapq
 import itertools
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import Protocol, Self
 
 from holdfast.cluster.ports import Clock
-from holdfast.cluster.results import Completed, Progress
+from holdfast.cluster.results import Completed, Progress, Role
 from holdfast.errors import (
     DeadlineExceededError,
     HoldfastError,
@@ -281,6 +282,8 @@ class EngineBridge:
                 raise
 
     def _on_turn(self, completed: Sequence[Completed], progress: Progress) -> None:
+        if self._closed is not None:
+            return  # everyone has been told
         pending = self._pending
         self._progress = progress
         for done in completed:
@@ -325,6 +328,10 @@ class EngineBridge:
         self._visible_waiters.clear()
         for watch in list(self._watches):
             watch._fail(_copy(self._closed))
+        # Whoever follows the leadership learns that this node has no part in it any more.
+        self._progress = replace(self._progress, role=Role.FOLLOWER, leader_id=None, touched=frozenset())
+        for listener in tuple(self._listeners):
+            listener(self._progress)
 
     def _sweep(self) -> None:
         now = self._clock.monotonic()

@@ -7,6 +7,7 @@ engine is constructed on the thread as well, and leaves no transaction behind.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import threading
 from collections.abc import Callable
@@ -79,7 +80,9 @@ class EngineThread:
         """Stop and join the thread; False when it does not end within ``timeout`` seconds."""
         self._stopping.set()
         if self._engine is not None:
-            self._engine.stop()
+            # It may close its links between being told and being woken.
+            with contextlib.suppress(OSError):
+                self._engine.stop()
         if not self._thread.ident:
             return True
         try:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from holdfast.cluster.raft.settings import EngineSettings
-from holdfast.rpc.settings import MIB, Settings
+from holdfast.rpc.settings import KIB, MIB, Settings
+
+_DEFAULTS = EngineSettings()
 
 
 def engine_settings(settings: Settings) -> EngineSettings:
@@ -19,4 +21,9 @@ def engine_settings(settings: Settings) -> EngineSettings:
         max_op_bytes=settings.limits.max_request_bytes + MIB,
         storage_reserve=reserve,
         follower_reserve=reserve // 2,
+        # Log that the state needs no more must not fill a small quota by itself.
+        keep_entries=min(_DEFAULTS.keep_entries, max(8, settings.quota_bytes // (8 * MIB))),
+        keep_entries_for_laggards=min(
+            _DEFAULTS.keep_entries_for_laggards, max(64, settings.quota_bytes // (512 * KIB))
+        ),
     )
