@@ -216,6 +216,8 @@ def _reason(error: Any) -> str:
     details = str(error.details() or "")
     if "onnection refused" in details or "failed to connect" in details:
         return "connection refused"
+    if "resolving" in details or "resolution" in details:
+        return "its host name is not known here"
     return details.splitlines()[0][:120] if details else str(error.code().name).lower()
 
 

@@ -64,7 +64,7 @@ def replay(
         partitions=tuple(partitions or ()),
         follow=follow,
         limit=limit,
-        basis=basis.value,
+        basis="append" if basis is Basis.APPEND else "record",
         linearizable=linearizable,
     )
     with_client(endpoints, lambda bus: print_replay(bus, request, as_json=as_json))
