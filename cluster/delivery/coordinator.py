@@ -28,6 +28,7 @@ class Coordinator:
         self._settings = settings
         self._emit = emit
         self._readers: dict[PartitionKey, set[Group]] = {}
+        self._generation = term << _GENERATION_BITS
 
     def group(self, name: str) -> Group:
         """The group, made when it is not there.
@@ -41,14 +42,15 @@ class Coordinator:
                 raise LimitExceededError(
                     f"{len(self.groups)} groups are active on this broker, the most it coordinates"
                 )
-            generation = self.term << _GENERATION_BITS
-            found = Group(name, generation, self._settings, self._emit, self._readers)
+            found = Group(name, self._generation, self._settings, self._emit, self._readers)
             self.groups[name] = found
         return found
 
     def forget_if_idle(self, group: Group) -> None:
         if group.idle and self.groups.get(group.name) is group:
             del self.groups[group.name]
+            # A group of this name that comes back must not repeat a generation.
+            self._generation = max(self._generation, group.generation)
 
     def discard(self, group: Group, error: HoldfastError) -> None:
         """The group cannot go on: end its sessions with this error and forget it."""

@@ -12,9 +12,7 @@ from holdfast.cluster.delivery.assignment import PartitionKey, assign
 Topics = dict[int, int]
 
 
-def check(
-    owners: dict[PartitionKey, str], members: dict[str, set[int]], partitions: Topics
-) -> None:
+def check(owners: dict[PartitionKey, str], members: dict[str, set[int]], partitions: Topics) -> None:
     """Every partition somebody reads has exactly one owner, who reads it."""
     read = {topic for topics in members.values() for topic in topics}
     expected = {(t, n) for t, count in partitions.items() if t in read for n in range(count)}
@@ -63,9 +61,7 @@ def test_equal_members_share_evenly_and_move_the_minimum(changes: list[str], par
     ),
     st.fixed_dictionaries({1: st.integers(1, 6), 2: st.integers(1, 6), 3: st.integers(1, 6)}),
 )
-def test_members_that_read_different_topics(
-    changes: list[tuple[str, set[int]]], partitions: Topics
-) -> None:
+def test_members_that_read_different_topics(changes: list[tuple[str, set[int]]], partitions: Topics) -> None:
     members: dict[str, set[int]] = {}
     owners: dict[PartitionKey, str] = {}
     for name, topics in changes:
