@@ -1,1 +1,106 @@
-"""Holdfast: a fault-tolerant event bus."""
+"""Holdfast: a fault-tolerant event bus.
+
+::
+
+    import asyncio, holdfast
+
+    async def main():
+        async with holdfast.connect("127.0.0.1:7450") as bus:
+            await bus.create_topic("orders", partitions=3, if_not_exists=True)
+            await bus.publish("orders", b"paid 12.30", key="customer-7")
+            async for record in bus.replay("orders"):
+                print(record.offset, record.key, record.value)
+
+    asyncio.run(main())
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from holdfast.client.client import Client, connect
+    from holdfast.client.consumer import Subscription
+    from holdfast.client.events import AckRefused, Assigned, Committed, Disconnected, SubscriptionEvent
+    from holdfast.client.options import ClientOptions
+    from holdfast.client.sync import SyncClient, SyncSubscription, connect_sync
+    from holdfast.client.types import (
+        Ack,
+        Batch,
+        BatchAck,
+        ClusterInfo,
+        MemberInfo,
+        PartitionDigest,
+        PartitionInfo,
+        PublishSummary,
+        Record,
+        TopicInfo,
+    )
+    from holdfast.errors import HoldfastError
+
+#: The public names and where they live. Loaded when first asked for, so that
+#: brokers and command lines that use none of them do not pay for them.
+_HOMES = {
+    "client.client": ("Client", "connect"),
+    "client.consumer": ("Subscription",),
+    "client.events": ("AckRefused", "Assigned", "Committed", "Disconnected", "SubscriptionEvent"),
+    "client.options": ("ClientOptions",),
+    "client.sync": ("SyncClient", "SyncSubscription", "connect_sync"),
+    "client.types": (
+        "Ack",
+        "Batch",
+        "BatchAck",
+        "ClusterInfo",
+        "MemberInfo",
+        "PartitionDigest",
+        "PartitionInfo",
+        "PublishSummary",
+        "Record",
+        "TopicInfo",
+    ),
+    "errors": ("HoldfastError",),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+_MODULES = ("errors", "testing")
+
+__all__ = [
+    "Ack",
+    "AckRefused",
+    "Assigned",
+    "Batch",
+    "BatchAck",
+    "Client",
+    "ClientOptions",
+    "ClusterInfo",
+    "Committed",
+    "Disconnected",
+    "HoldfastError",
+    "MemberInfo",
+    "PartitionDigest",
+    "PartitionInfo",
+    "PublishSummary",
+    "Record",
+    "Subscription",
+    "SubscriptionEvent",
+    "SyncClient",
+    "SyncSubscription",
+    "TopicInfo",
+    "connect",
+    "connect_sync",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return import_module(f"holdfast.{name}")
+    home = _HOME_OF.get(name)
+    if home is None:
+        raise AttributeError(f"module 'holdfast' has no attribute {name!r}")
+    value = getattr(import_module(f"holdfast.{home}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, *_MODULES})

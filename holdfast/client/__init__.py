@@ -1,0 +1,1 @@
+"""The client SDK. Import from ``holdfast``; this package's modules are private."""

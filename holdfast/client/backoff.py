@@ -1,0 +1,32 @@
+"""Waiting between tries: short at first, longer with every failure, never in step with other clients."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+
+class Backoff:
+    """Delays in seconds: jittered, doubling from ``first`` up to ``longest``.
+
+    The first tries come quickly because a new leader is usually there within
+    half a second, and every further millisecond is one more without service.
+    """
+
+    def __init__(
+        self, first: float = 0.01, longest: float = 0.5, jitter: Callable[[], float] = random.random
+    ) -> None:
+        self._first = first
+        self._longest = longest
+        self._jitter = jitter
+        self._next = first
+
+    def reset(self) -> None:
+        """The last try went well."""
+        self._next = self._first
+
+    def delay(self, hint_ms: int = 0) -> float:
+        """The next delay; at least what the broker asked for, if it did (bounded)."""
+        base = max(self._next, min(hint_ms / 1000, self._longest))
+        self._next = min(self._next * 2, self._longest)
+        return base * (0.5 + self._jitter() / 2)

@@ -1,0 +1,459 @@
+"""Consuming as a member of a group."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator, Sequence
+from itertools import islice
+from types import TracebackType
+
+import grpc
+
+from holdfast.client.acks import PartitionAcks
+from holdfast.client.backoff import Backoff
+from holdfast.client.connection import Connection, Endpoint, settle
+from holdfast.client.events import AckRefused, Assigned, Committed, Disconnected, SubscriptionEvent
+from holdfast.client.failures import from_result, from_rpc
+from holdfast.client.positions import Place, to_position
+from holdfast.client.types import Batch, Record
+from holdfast.errors import (
+    ClosedError,
+    DeadlineExceededError,
+    HoldfastError,
+    InternalError,
+    InvalidArgumentError,
+    NoLeaderError,
+    UnavailableError,
+)
+from holdfast.records import decode_batch
+from holdfast.v1 import bus_pb2, records_pb2
+
+logger = logging.getLogger(__name__)
+
+#: Acknowledgements wait this long for company.
+_ACK_LINGER_SECONDS = 0.002
+#: Silence after which somebody else may have been elected.
+_SILENCE_SECONDS = 2.0
+
+_Stream = grpc.aio.StreamStreamCall[bus_pb2.SubscribeRequest, bus_pb2.SubscribeResponse]
+_Key = tuple[str, int]
+
+
+class _Done:
+    """An awaitable that is done. One is enough for all acknowledgements."""
+
+    def __await__(self) -> Generator[None, None, None]:
+        return iter(())  # type: ignore[return-value]
+
+
+NOTHING: Awaitable[None] = _Done()
+
+
+class _Delivered:
+    """A batch on its way to the application."""
+
+    __slots__ = ("dropped", "key", "records")
+
+    def __init__(self, key: _Key, batch: Batch, subscription: Subscription) -> None:
+        self.key = key
+        self.records: Iterator[Record] = batch.records(subscription)
+        #: Not to be handed out any more: the broker delivers it again, here or elsewhere.
+        self.dropped = False
+
+
+class Subscription:
+    """Records of a group's topics, as an async iterator. Made by ``Client.subscribe``.
+
+    Delivery is at least once: after a broken connection or a change of leader
+    the records not acknowledged come again. Iterate in one task, or in
+    several: each record goes to one of them.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        topics: Sequence[str],
+        group: str,
+        *,
+        max_in_flight: int,
+        initial: Place,
+        auto_ack: bool,
+        name: str,
+        give_up_after: float | None,
+        timeout: float,
+        on_event: Callable[[SubscriptionEvent], None] | None,
+        on_end: Callable[[Subscription], None],
+    ) -> None:
+        if max_in_flight < 1:
+            raise InvalidArgumentError(
+                "max_in_flight must be at least 1", metadata={"field": "max_in_flight"}
+            )
+        self._connection = connection
+        self._max_in_flight = max_in_flight
+        self._auto_ack = auto_ack
+        self._give_up_after = give_up_after
+        self._timeout = timeout
+        self._on_event = on_event
+        self._on_end = on_end
+        self._start = bus_pb2.SubscribeStart(
+            group=group,
+            topics=list(topics),
+            initial=to_position(initial, "initial"),
+            format=bus_pb2.FORMAT_BATCHES,
+            credits=max_in_flight,
+            consumer_name=name,
+        )
+        self._loop = asyncio.get_running_loop()
+        self._partitions: dict[_Key, PartitionAcks] = {}
+        self._queue: deque[_Delivered] = deque()
+        self._current: set[_Delivered] = set()
+        self._arrived = asyncio.Event()
+        self._progress = asyncio.Event()
+        self._credits = 0
+        self._dirty = False
+        self._flush_now = asyncio.Event()
+        self._heard = 0.0
+        self._stream: _Stream | None = None
+        #: The next assignment is the first one of its stream.
+        self._fresh = True
+        self._failure: HoldfastError | None = None
+        self._closing = False
+        self._runner = self._loop.create_task(self._run())
+        self._runner.add_done_callback(self._stopped)
+
+    # -- the application's side --------------------------------------------------
+
+    def __aiter__(self) -> AsyncIterator[Record]:
+        return self._records()
+
+    async def __aenter__(self) -> Subscription:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    @property
+    def assignment(self) -> frozenset[tuple[str, int]]:
+        """The (topic, partition) pairs this consumer has at the moment."""
+        return frozenset(self._partitions)
+
+    async def _records(self) -> AsyncIterator[Record]:
+        queue, current, auto_ack = self._queue, self._current, self._auto_ack
+        while True:
+            while queue:
+                delivered = queue.popleft()
+                current.add(delivered)
+                try:
+                    for record in delivered.records:
+                        if delivered.dropped:
+                            break
+                        yield record
+                        if auto_ack:
+                            self.ack(record)
+                finally:
+                    current.discard(delivered)
+            if self._failure is not None:
+                raise self._failure
+            if self._closing:
+                return
+            self._arrived.clear()
+            await self._arrived.wait()
+
+    async def take(self, limit: int) -> list[Record]:
+        """The next records, at least one and at most ``limit``; none when the subscription is closed.
+
+        Raises:
+            HoldfastError: the subscription failed.
+        """
+        queue = self._queue
+        while True:
+            taken: list[Record] = []
+            while queue and len(taken) < limit:
+                taken += islice(queue[0].records, limit - len(taken))
+                if len(taken) < limit:
+                    queue.popleft()
+            if taken:
+                return taken
+            if self._failure is not None:
+                raise self._failure
+            if self._closing:
+                return []
+            self._arrived.clear()
+            await self._arrived.wait()
+
+    def ack(self, record: Record) -> Awaitable[None]:
+        """Acknowledge a record, in any order.
+
+        Takes effect at once, awaited or not, and is sent with others a few
+        milliseconds later; ``committed()`` tells when it is durable. The
+        group's offset is the end of the gap-free acknowledged prefix.
+        """
+        partition = self._partitions.get((record.topic, record.partition))
+        if partition is not None and partition.ack(record.offset):
+            self._credits += 1
+            if not self._dirty:
+                self._dirty = True
+                self._loop.call_later(_ACK_LINGER_SECONDS, self._flush_now.set)
+        return NOTHING
+
+    async def committed(self, timeout: float | None = None) -> dict[tuple[str, int], int]:
+        """Wait until the acknowledgements so far are durable on a majority.
+
+        Those behind a record that is not acknowledged yet cannot be.
+
+        Returns:
+            The group's durable offset by (topic, partition).
+
+        Raises:
+            DeadlineExceededError: not within ``timeout`` seconds.
+            HoldfastError: the subscription failed.
+        """
+        goals = {key: partition.goal() for key, partition in self._partitions.items()}
+        self._flush_now.set()
+        try:
+            async with asyncio.timeout(self._timeout if timeout is None else timeout):
+                while not self._reached(goals):
+                    if self._failure is not None:
+                        raise self._failure
+                    if self._closing:
+                        raise ClosedError("the subscription has been closed")
+                    self._progress.clear()
+                    await self._progress.wait()
+        except TimeoutError:
+            raise DeadlineExceededError("acknowledgements did not become durable in time") from None
+        return {key: partition.committed for key, partition in self._partitions.items()}
+
+    def _reached(self, goals: dict[_Key, int]) -> bool:
+        """Partitions that went to another member are no longer ours to wait for."""
+        partitions = self._partitions
+        return all(key not in partitions or partitions[key].committed >= goal for key, goal in goals.items())
+
+    async def close(self) -> None:
+        """Make the acknowledgements durable, then leave the group.
+
+        Raises:
+            DeadlineExceededError: they did not become durable in time; their records will come again.
+        """
+        if self._closing:
+            return
+        try:
+            if self._failure is None and self._partitions:
+                await self.committed()
+        finally:
+            await self.abandon()
+
+    async def abandon(self) -> None:
+        """Leave at once: acknowledgements not sent yet are lost, their records will come again."""
+        self._closing = True
+        self._arrived.set()
+        self._progress.set()
+        self._on_end(self)
+        self._runner.cancel()
+        await settle([self._runner])
+
+    # -- the connection -------------------------------------------------------------
+
+    async def _run(self) -> None:
+        backoff = Backoff()
+        give_up: float | None = None
+        while True:
+            try:
+                endpoint = await self._connection.leader(self._timeout)
+                await self._serve(endpoint, backoff)
+                continue  # unreachable: it ends by failing
+            except HoldfastError as failed:
+                error = failed
+            if self._stream is not None:
+                give_up = None
+            self._disconnect()
+            now = self._loop.time()
+            if give_up is None and self._give_up_after is not None:
+                give_up = now + self._give_up_after
+            if not error.retriable or (give_up is not None and now >= give_up):
+                self._fail(error)
+                return
+            self._tell(Disconnected(error))
+            await asyncio.sleep(backoff.delay(error.retry_after_ms))
+
+    async def _serve(self, endpoint: Endpoint, backoff: Backoff) -> None:
+        """Consume over one stream until it fails.
+
+        Raises:
+            HoldfastError: why it failed.
+        """
+        term = self._connection.term
+        call = endpoint.subscribe()
+        self._heard = self._loop.time()
+        tasks = [
+            self._loop.create_task(self._read(call, backoff)),
+            self._loop.create_task(self._write(call)),
+            self._loop.create_task(self._watch(term)),
+        ]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            # Writing to a dead stream does not tell why it died, reading does.
+            if not tasks[0].done():
+                await asyncio.wait(tasks[:1], timeout=0.2)
+            for task in (tasks[0], *done):
+                if task.done() and not task.cancelled():
+                    task.result()
+            raise UnavailableError(f"subscription at {endpoint.address} was cancelled")
+        except grpc.aio.AioRpcError as failure:
+            raise from_rpc(failure, endpoint.address) from None
+        except grpc.aio.UsageError:
+            raise ClosedError("the client has been closed") from None
+        except asyncio.InvalidStateError:
+            raise UnavailableError(f"broker {endpoint.address} ended the subscription") from None
+        finally:
+            for task in tasks:
+                task.cancel()
+            await settle(tasks)
+            call.cancel()
+
+    async def _write(self, call: _Stream) -> None:
+        await call.write(bus_pb2.SubscribeRequest(start=self._start))
+        while True:
+            await self._flush_now.wait()
+            self._flush_now.clear()
+            self._dirty = False
+            ranges: list[bus_pb2.AckRange] = []
+            for (topic, number), partition in self._partitions.items():
+                ranges += [
+                    bus_pb2.AckRange(topic=topic, partition=number, first_offset=first, last_offset=last)
+                    for first, last in partition.pending
+                ]
+                partition.pending.clear()
+            granted, self._credits = self._credits, 0
+            if ranges:
+                await call.write(bus_pb2.SubscribeRequest(ack=bus_pb2.Ack(ranges=ranges)))
+            if granted:
+                await call.write(bus_pb2.SubscribeRequest(credit=bus_pb2.Credit(records=granted)))
+
+    async def _read(self, call: _Stream, backoff: Backoff) -> None:
+        while True:
+            response = await call.read()
+            if not isinstance(response, bus_pb2.SubscribeResponse):
+                raise UnavailableError("the broker ended the subscription")
+            self._heard = self._loop.time()
+            kind = response.WhichOneof("kind")
+            if kind == "delivery":
+                for stored in response.delivery.batches:
+                    self._take(stored)
+            elif kind == "assignment":
+                if self._stream is not call:
+                    self._stream = call
+                    backoff.reset()
+                self._assign(response.assignment)
+            elif kind == "committed":
+                self._commit(response.committed)
+            elif kind == "ack_refused":
+                self._refused(response.ack_refused)
+
+    async def _watch(self, term: int) -> None:
+        while True:
+            await asyncio.sleep(_SILENCE_SECONDS)
+            silent = self._loop.time() - self._heard >= _SILENCE_SECONDS
+            if silent and await self._connection.newer_leader(term):
+                raise NoLeaderError("the leader has been replaced")
+
+    def _disconnect(self) -> None:
+        """What was not acknowledged comes again: forget what waits here."""
+        self._stream = None
+        self._fresh = True
+        self._drop(lambda _: True)
+        for partition in self._partitions.values():
+            partition.restart(partition.committed)
+        self._credits = 0
+
+    def _take(self, stored: records_pb2.StoredBatch) -> None:
+        key = (stored.topic, stored.partition)
+        partition = self._partitions.get(key)
+        first, last, base = stored.first_offset, stored.last_offset, stored.base_offset
+        if partition is None:
+            return  # taken away meanwhile
+        columns = decode_batch(stored.batch)
+        if not base <= first <= last < base + columns.count:
+            raise InternalError(
+                f"delivery of offsets {first}..{last} of a batch at {base} of {columns.count}"
+            )
+        known = partition.deliver(first, last)
+        pick: range | list[int] = range(first - base, last - base + 1)
+        if known:
+            skipped = {offset - base for low, high in known for offset in range(low, high + 1)}
+            self._credits += len(skipped)
+            self._flush_now.set()
+            pick = [index for index in pick if index not in skipped]
+            if not pick:
+                return
+        batch = Batch(stored.topic, stored.partition, base, stored.append_time_us, columns, pick)
+        self._queue.append(_Delivered(key, batch, self))
+        self._arrived.set()
+
+    def _assign(self, assignment: bus_pb2.Assignment) -> None:
+        """Take the new set of partitions; those that stay keep what is under way, those that go lose it."""
+        starts = {(part.topic, part.partition): part.start_offset for part in assignment.partitions}
+        for key in [key for key in self._partitions if key not in starts]:
+            # What was delivered and is not acknowledged never will be: its credit is free again.
+            self._credits += self._partitions.pop(key).open_records()
+            self._flush_now.set()
+        self._drop(lambda key: key not in starts)
+        for key, start in starts.items():
+            known = self._partitions.get(key)
+            if known is None:
+                self._partitions[key] = PartitionAcks(start)
+            elif self._fresh:
+                known.restart(start)
+        self._fresh = False
+        self._progress.set()
+        self._tell(Assigned(assignment.generation, starts))
+
+    def _commit(self, committed: bus_pb2.Committed) -> None:
+        offsets: dict[_Key, int] = {}
+        for part in committed.offsets:
+            key = (part.topic, part.partition)
+            offsets[key] = part.offset
+            partition = self._partitions.get(key)
+            if partition is not None:
+                partition.commit(part.offset)
+        self._progress.set()
+        self._tell(Committed(offsets))
+
+    def _refused(self, refused: bus_pb2.AckRefused) -> None:
+        span = refused.range
+        error = from_result(refused.error)
+        logger.warning(
+            "ack of %s[%d] %d..%d refused: %s",
+            span.topic,
+            span.partition,
+            span.first_offset,
+            span.last_offset,
+            error,
+        )
+        self._tell(AckRefused(span.topic, span.partition, span.first_offset, span.last_offset, error))
+
+    def _drop(self, gone: Callable[[_Key], bool]) -> None:
+        for delivered in (*self._queue, *self._current):
+            if gone(delivered.key):
+                delivered.dropped = True
+        kept = [delivered for delivered in self._queue if not delivered.dropped]
+        self._queue.clear()
+        self._queue.extend(kept)
+
+    def _fail(self, error: HoldfastError) -> None:
+        self._failure = error
+        self._arrived.set()
+        self._progress.set()
+
+    def _stopped(self, runner: asyncio.Task[None]) -> None:
+        """The application must not wait for a runner that failed through a fault of ours."""
+        if not runner.cancelled() and (failure := runner.exception()) is not None:
+            logger.error("a subscription stopped unexpectedly", exc_info=failure)
+            self._fail(InternalError(f"the subscription stopped unexpectedly: {failure!r}"))
+
+    def _tell(self, event: SubscriptionEvent) -> None:
+        if self._on_event is not None:
+            self._on_event(event)

@@ -1,0 +1,299 @@
+"""What callers get: acknowledgements, records, batches, topics, the cluster's state."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from itertools import repeat
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
+
+from holdfast.client import tracing
+from holdfast.client.times import from_us
+from holdfast.errors import FailedPreconditionError
+from holdfast.records import DecodedBatch, Headers
+
+if TYPE_CHECKING:
+    from opentelemetry.context import Context
+
+_T = TypeVar("_T")
+
+# -- publishing ------------------------------------------------------------------
+
+
+class Ack(NamedTuple):
+    """A record is fsynced on a majority, at this place."""
+
+    topic: str
+    partition: int
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class BatchAck:
+    """``count`` records stand at ``base_offset`` and the offsets that follow."""
+
+    topic: str
+    partition: int
+    base_offset: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class PublishSummary:
+    """What ``publish_many`` wrote: ``count`` records, in these batches."""
+
+    topic: str
+    count: int
+    acks: tuple[BatchAck, ...]
+
+
+# -- reading -----------------------------------------------------------------------
+
+
+class Acknowledger(Protocol):
+    """Where a consumed record came from."""
+
+    def ack(self, record: Record) -> Awaitable[None]: ...
+
+
+class Record(NamedTuple):
+    """One record as read.
+
+    Attributes:
+        key: None when the record has none.
+        timestamp_us: event time, microseconds since the Unix epoch.
+        append_time_us: when the leader appended it; never goes back within a partition.
+        headers: (name, value) pairs; names may repeat.
+        subscription: where to acknowledge it; None for a replayed record.
+    """
+
+    topic: str
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes
+    timestamp_us: int
+    append_time_us: int
+    headers: Headers = ()
+    subscription: Acknowledger | None = None
+
+    @property
+    def timestamp(self) -> datetime:
+        """Event time, in UTC."""
+        return from_us(self.timestamp_us)
+
+    @property
+    def append_time(self) -> datetime:
+        """When the leader appended the record, in UTC."""
+        return from_us(self.append_time_us)
+
+    def header(self, name: str) -> bytes | None:
+        """The first header of this name."""
+        return next((value for found, value in self.headers if found == name), None)
+
+    def trace_context(self) -> Context | None:
+        """The OpenTelemetry context of the span that published the record, if any.
+
+        Hand it to ``tracer.start_as_current_span(..., context=...)``, or link to it.
+        """
+        return tracing.extract(self.headers)
+
+    def ack(self) -> Awaitable[None]:
+        """Acknowledge a consumed record; see ``Subscription.ack``.
+
+        Raises:
+            FailedPreconditionError: the record was replayed, not consumed.
+        """
+        if self.subscription is None:
+            raise FailedPreconditionError("a replayed record has nothing to acknowledge; use subscribe()")
+        return self.subscription.ack(self)
+
+    def __repr__(self) -> str:
+        return (
+            f"Record({self.topic}[{self.partition}]@{self.offset}, key={self.key!r}, value={self.value!r}, "
+            f"timestamp={self.timestamp:%Y-%m-%dT%H:%M:%S.%fZ}, headers={self.headers!r})"
+        )
+
+
+#: Builds a Record from a tuple of its fields without entering Python code.
+_make_record = partial(tuple.__new__, Record)
+
+
+class Batch:
+    """Some records of one partition, column by column; do not change the lists.
+
+    Attributes:
+        topic: the topic's name.
+        partition: the partition's number.
+        append_time_us: when the leader appended the batch.
+        offsets: one per record, ascending.
+    """
+
+    __slots__ = ("_columns", "_pick", "append_time_us", "offsets", "partition", "topic")
+
+    def __init__(
+        self,
+        topic: str,
+        partition: int,
+        base_offset: int,
+        append_time_us: int,
+        columns: DecodedBatch,
+        pick: range | list[int],
+    ) -> None:
+        self.topic = topic
+        self.partition = partition
+        self.append_time_us = append_time_us
+        self._columns = columns
+        self._pick = pick
+        self.offsets: Sequence[int]
+        if isinstance(pick, range):
+            self.offsets = range(base_offset + pick.start, base_offset + pick.stop)
+        else:
+            self.offsets = [base_offset + index for index in pick]
+
+    def __len__(self) -> int:
+        return len(self._pick)
+
+    @property
+    def first_offset(self) -> int:
+        return self.offsets[0]
+
+    @property
+    def last_offset(self) -> int:
+        return self.offsets[-1]
+
+    @property
+    def values(self) -> list[bytes]:
+        return self._picked(self._columns.values)
+
+    @property
+    def keys(self) -> list[bytes | None]:
+        """One per record; None where there is no key."""
+        if not self._columns.has_keys:
+            return [None] * len(self._pick)
+        return [key or None for key in self._picked(self._columns.keys)]
+
+    @property
+    def timestamps_us(self) -> list[int]:
+        """Event times, microseconds since the Unix epoch."""
+        return self._picked(self._columns.timestamps_us)
+
+    @property
+    def headers(self) -> list[Headers]:
+        """One sequence of (name, value) pairs per record; empty for most."""
+        if not self._columns.has_headers:
+            return [()] * len(self._pick)
+        return self._picked(self._columns.headers)
+
+    def records(self, subscription: Acknowledger | None = None) -> Iterator[Record]:
+        """The records one by one, made as they are asked for."""
+        keys = self.keys if self._columns.has_keys else repeat(None)
+        headers = self.headers if self._columns.has_headers else repeat(())
+        return map(
+            _make_record,
+            zip(
+                repeat(self.topic),
+                repeat(self.partition),
+                self.offsets,
+                keys,
+                self.values,
+                self.timestamps_us,
+                repeat(self.append_time_us),
+                headers,
+                repeat(subscription),
+                strict=False,  # some columns are one value for all
+            ),
+        )
+
+    def __iter__(self) -> Iterator[Record]:
+        return self.records()
+
+    def __repr__(self) -> str:
+        where = f"{self.topic}[{self.partition}]@{self.first_offset}..{self.last_offset}"
+        return f"Batch({where}, {len(self)} records)"
+
+    def _picked(self, column: list[_T]) -> list[_T]:
+        pick = self._pick
+        if isinstance(pick, range):
+            return column if len(pick) == len(column) else column[pick.start : pick.stop]
+        return [column[index] for index in pick]
+
+
+# -- topics and the cluster --------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionInfo:
+    """Offsets run from ``start_offset`` up to, not including, ``end_offset``."""
+
+    partition: int
+    start_offset: int
+    end_offset: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class TopicInfo:
+    """A topic. Limits of 0 mean the broker's default or no limit.
+
+    Attributes:
+        max_record_bytes: largest key, value and headers of a record together.
+        retention_ms: records older than this, by append time, are trimmed.
+        retention_bytes: a larger partition is trimmed from its start.
+        partition_info: empty right after creation and update.
+    """
+
+    name: str
+    partitions: int
+    max_record_bytes: int
+    retention_ms: int
+    retention_bytes: int
+    created_at: datetime
+    partition_info: tuple[PartitionInfo, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class MemberInfo:
+    """A broker of the cluster; ``match_index`` and ``lag_entries`` are known to the leader only."""
+
+    node_id: str
+    client_address: str
+    peer_address: str
+    connected: bool
+    match_index: int
+    lag_entries: int
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterInfo:
+    """What one broker knows of itself and its cluster."""
+
+    cluster_id: str
+    node_id: str
+    version: str
+    role: str
+    leader_id: str | None
+    leader_address: str | None
+    term: int
+    commit_index: int
+    applied_index: int
+    first_log_index: int
+    last_log_index: int
+    members: tuple[MemberInfo, ...]
+    uptime_seconds: float
+    data_bytes: int
+    quota_bytes: int
+    accepting_writes: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionDigest:
+    """Equal on replicas that agree on all records of the partition."""
+
+    topic: str
+    partition: int
+    start_offset: int
+    end_offset: int
+    digest: bytes
