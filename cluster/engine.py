@@ -165,6 +165,8 @@ class Engine:
             while not self._stopping:
                 self.turn(1.0)
         finally:
+            self.core.snapshots.stop_sending()
+            self.core.snapshots.stop_receiving()
             self._transport.close()
 
     def next_wakeup(self, now: float) -> float:
@@ -232,9 +234,7 @@ class Engine:
                 or requests.reads.confirmed
                 or ticked >= self._dirty_since + settings.apply_commit_delay
             ):
-                journal.before_commit()
-                store.commit()
-                journal.on_commit()
+                core.commit_store()
                 committed = True
                 self._dirty_since = None
                 self._visible = journal.applied_index

@@ -154,6 +154,8 @@ class SimCluster:
         self.network = SimNetwork(self.world, self.ids)
         self.calls: list[SimCall] = []
         self.steps = 0
+        #: Nodes that have crashed at least once.
+        self.crashed: set[str] = set()
         self._make_machine = machine
         self._applied: dict[int, bytes] = {}
         self._leaders: dict[int, str] = {}
@@ -174,7 +176,6 @@ class SimCluster:
         if node.engine is not None:
             return node
         node.store.power = "on"
-        node.failure = None
         node.transport = SimTransport(node_id, self.network, node.clock)
         node.engine = Engine(
             settings=self.settings,
@@ -201,6 +202,7 @@ class SimCluster:
         node.transport = None
         node.paused = False
         node.store.power_cut()
+        self.crashed.add(node_id)
         self.network.detach(node_id)
 
     def restart(self, node_id: str) -> SimNode:
@@ -240,6 +242,12 @@ class SimCluster:
             node.engine.propose(record_op(value), call, self.world.now + timeout)
         except HoldfastError as error:
             call.done = Completed(call, None, error, 0)
+        return call
+
+    def publish(self, value: bytes, node_id: str | None = None, timeout: float = 5.0) -> SimCall:
+        """``propose``, and run until it is answered."""
+        call = self.propose(value, node_id, timeout)
+        self.run_until(lambda: call.done is not None, timeout + 1.0)
         return call
 
     def barrier(self, node_id: str, timeout: float = 5.0) -> SimCall:

@@ -47,6 +47,7 @@ from holdfast.cluster.raft.shipping import Shipper
 from holdfast.cluster.raft.snapshots import Snapshots
 from holdfast.cluster.results import Role
 from holdfast.errors import InternalError
+from holdfast.storage.partitions import scan_states
 from holdfast.storage.port import Store, Writer
 from holdfast.v1 import log_pb2
 
@@ -409,9 +410,17 @@ class RaftCore(SyncObj):  # type: ignore[misc]  # pysyncobj has no types
         self.pre_vote.clear()
         return True
 
-    def note_leader(self, follower: Follower, term: int) -> None:
-        """Let PySyncObj take note of a leader, and nothing else (3: commit 0)."""
-        self._stock_receive(follower.node, {"type": "append_entries", "term": term, "commit_index": 0})
+    def note_leader(self, follower: Follower, term: int, claimed_commit: int = 0) -> None:
+        """Let PySyncObj take note of a leader, and nothing else.
+
+        3: a snapshot chunk says nothing about our log, so it moves no commit index.
+        """
+        commit = 0 if self.cures.snapshot_commit_zero else claimed_commit
+        self._stock_receive(follower.node, {"type": "append_entries", "term": term, "commit_index": commit})
+
+    def note_problem(self, reason: str) -> None:
+        if self.emit is not None:
+            self.emit(events.EngineFailed(reason))
 
     def _SyncObj__sendNextNodeIdx(self, *_: object, **__: object) -> None:
         """PySyncObj's own ack is not sent: the verdict knows what was really confirmed (1)."""
@@ -451,6 +460,12 @@ class RaftCore(SyncObj):  # type: ignore[misc]  # pysyncobj has no types
         if self.cures.next_index_forward:  # 2
             self._SyncObj__raftNextIndex[node] = max(before, match + 1)
         follower.acked(match, now)
+
+    def follower_has(self, follower: Follower, index: int, now: float) -> None:
+        """A snapshot up to ``index`` is installed there: go on with the log from it."""
+        self.set_next_index(follower, index + 1)
+        follower.reset()
+        self._acked(follower, index, now)
 
     def _refused(self, follower: Follower, reply: Any, now: float) -> None:
         match = self.match_index(follower)
@@ -760,11 +775,25 @@ class RaftCore(SyncObj):  # type: ignore[misc]  # pysyncobj has no types
     def _SyncObj__loadDumpFile(self, clearJournal: bool) -> None:
         raise InternalError("PySyncObj loads no state here")  # 4, 5
 
+    def commit_store(self) -> None:
+        """Make the open transaction durable."""
+        if self.store.dirty:
+            self.journal.before_commit()
+            self.store.commit()
+        self.journal.on_commit()
+
     def replaced(self) -> None:
         """The store holds a snapshot now: begin anew from what it says."""
+        term = self._SyncObj__raftCurrentTerm
         self.journal.reload()
+        if self.journal.getCurrentTerm() != term:
+            raise InternalError("the snapshot changed this node's term")
         self.machine.reset()
         self._SyncObj__raftLastApplied = self.journal.applied_index
         self._SyncObj__raftCommitIndex = self.journal.getRaftCommitIndex()
-        self.touched.clear()
         self._sweeping = True
+        with self.store.read() as reader:
+            # Any partition may have changed.
+            self.touched.update((topic, partition) for topic, partition, _ in scan_states(reader))
+        if self.cures.fail_jumped_waiters:
+            self.host.jumped(self.journal.applied_index)  # 22

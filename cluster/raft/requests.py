@@ -19,6 +19,7 @@ from holdfast.cluster.results import Completed
 from holdfast.errors import (
     DeadlineExceededError,
     HoldfastError,
+    InternalError,
     InvalidArgumentError,
     NoLeaderError,
     OutcomeUnknownError,
@@ -251,6 +252,8 @@ class Requests:
                 if proposal is not None:
                     self._fail(proposal, self._no_leader())
             return
+        if len(results) != len(waiting.proposals):
+            raise InternalError(f"entry {index} gave {len(results)} results for its operations")
         for at, proposal in enumerate(waiting.proposals):
             if proposal is not None:
                 self._answer(proposal, results[at], None, index)

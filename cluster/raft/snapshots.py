@@ -1,34 +1,302 @@
-"""Whole-state transfer to a follower that the log no longer reaches."""
+"""Whole-state transfer to a follower that the log no longer reaches (3, 4, 5, 17, 18, 19).
+
+The leader reads the state from one read transaction and sends it in chunks,
+each with the snapshot's id, its offset and a CRC, within a window of bytes that
+the follower's replies move on. Chunks sent and not yet acknowledged are kept
+(that is the window), so that a lost one is sent again. The follower fills a
+fresh environment beside its own and installs it in one step; what it answers
+before that keeps the leader in office but counts for nothing.
+"""
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
+import google_crc32c
+
+from holdfast.cluster import events
 from holdfast.cluster.raft.followers import Follower
 from holdfast.cluster.raft.messages import PeerFrame
+from holdfast.errors import InternalError, StorageError, StorageFullError
+from holdfast.storage import snapshot
+from holdfast.storage.port import Reader, Store
+from holdfast.v1 import peer_pb2
 
 if TYPE_CHECKING:
     from holdfast.cluster.raft.core import RaftCore
 
 
+class _Sending:
+    """One snapshot on its way to one follower."""
+
+    def __init__(self, store: Store, snapshot_id: int, now: float) -> None:
+        self.snapshot_id = snapshot_id
+        self.began = now
+        self.progress_at = now
+        self._context: AbstractContextManager[Reader] | None = store.read()
+        reader = self._context.__enter__()
+        self.covers = snapshot.point(reader)
+        self._pieces: Iterator[bytes] = snapshot.export(reader)
+        #: Taken from the state and not acknowledged yet: (offset, data, last).
+        self.kept: deque[tuple[int, bytes, bool]] = deque()
+        self.kept_bytes = 0
+        self.taken = 0
+        #: The next chunk to send has this offset.
+        self.send_at = 0
+        #: The follower has everything below.
+        self.confirmed = 0
+        self.exhausted = False
+        self._ahead = next(self._pieces)
+
+    def more(self) -> None:
+        """Take one more chunk from the state."""
+        data = self._ahead
+        try:
+            self._ahead = next(self._pieces)
+        except StopIteration:
+            self.exhausted = True
+            self.close()
+        self.kept.append((self.taken, data, self.exhausted))
+        self.kept_bytes += len(data)
+        self.taken += len(data)
+
+    def acked(self, next_offset: int) -> bool:
+        """Forget what has arrived; False when the follower wants what is no longer kept."""
+        kept = self.kept
+        while kept and kept[0][0] + len(kept[0][1]) <= next_offset and not kept[0][2]:
+            self.kept_bytes -= len(kept.popleft()[1])
+        oldest = kept[0][0] if kept else self.taken
+        return oldest <= next_offset
+
+    def close(self) -> None:
+        """Let go of the read transaction."""
+        context, self._context = self._context, None
+        if context is not None:
+            context.__exit__(None, None, None)
+
+
+class _Receiving:
+    """One snapshot on its way in."""
+
+    def __init__(self, store: Store, leader: str, chunk: peer_pb2.SnapshotChunk) -> None:
+        self.leader = leader
+        self.snapshot_id = chunk.snapshot_id
+        self.importer = snapshot.Importer(store)
+        self.next_offset = 0
+
+
 class Snapshots:
+    """Sending to several followers, receiving from one leader."""
+
     def __init__(self, core: RaftCore) -> None:
         self._core = core
+        self._sending: dict[str, _Sending] = {}
+        self._receiving: _Receiving | None = None
+        self._retry_at: dict[str, float] = {}
+
+    # -- leader's side -----------------------------------------------------------
 
     def feed(self, follower: Follower, now: float, beat: bool) -> None:
-        raise NotImplementedError
+        """Send what the window allows; with ``beat`` at least a sign of life."""
+        core = self._core
+        settings = core.settings
+        sending = self._sending.get(follower.node_id)
+        if sending is None:
+            if now < self._retry_at.get(follower.node_id, 0.0):
+                if beat:
+                    self._sign_of_life(follower, None)
+                return
+            sending = self._sending[follower.node_id] = _Sending(
+                core.store, core.rng.getrandbits(62) | 1, now
+            )
+        if now - sending.progress_at > settings.snapshot_stall:
+            self._abandon(follower, now)
+            return
+        if sending.send_at > 0 and now - sending.progress_at > settings.snapshot_retry and sending.kept:
+            # Something got lost: send what is not acknowledged again.
+            sending.send_at = sending.kept[0][0]
+            sending.progress_at = now
+        sent = False
+        for offset, data, last in list(sending.kept):
+            if offset >= sending.send_at:
+                if not self._send(follower, sending, offset, data, last):
+                    return
+                sending.send_at = offset + len(data)
+                sent = True
+        while (
+            not sending.exhausted
+            and sending.kept_bytes < settings.snapshot_window_bytes
+            and len(sending.kept) < settings.window_messages
+        ):
+            sending.more()
+            offset, data, last = sending.kept[-1]
+            if not self._send(follower, sending, offset, data, last):
+                return
+            sending.send_at = offset + len(data)
+            sent = True
+        if not sent and (beat or follower.sent_round < core.shipper.round):
+            self._sign_of_life(follower, sending)
 
-    def on_chunk(self, follower: Follower, frame: PeerFrame, now: float) -> None:
-        raise NotImplementedError
+    def _send(self, follower: Follower, sending: _Sending, offset: int, data: bytes, last: bool) -> bool:
+        core = self._core
+        chunk = peer_pb2.SnapshotChunk(
+            snapshot_id=sending.snapshot_id,
+            offset=offset,
+            crc32c=google_crc32c.value(data),
+            data=data,
+            last=last,
+            last_index=sending.covers.last_index,
+            last_term=sending.covers.last_term,
+            round=core.shipper.round,
+        )
+        if not core.outbox.send(follower.node_id, core.envelope.snapshot_chunk(core.term, chunk)):
+            return False
+        follower.sent_round = core.shipper.round
+        follower.told_commit = core.commit_index
+        return True
+
+    def _sign_of_life(self, follower: Follower, sending: _Sending | None) -> None:
+        core = self._core
+        chunk = peer_pb2.SnapshotChunk(round=core.shipper.round)
+        if sending is not None:
+            chunk.snapshot_id = sending.snapshot_id
+        if core.outbox.send(follower.node_id, core.envelope.snapshot_chunk(core.term, chunk)):
+            follower.sent_round = core.shipper.round
+            follower.told_commit = core.commit_index
 
     def on_reply(self, follower: Follower, frame: PeerFrame, now: float) -> None:
-        raise NotImplementedError
+        """A follower's progress, or the end."""
+        core = self._core
+        if not core.leading or (frame.term != core.term and core.cures.drop_stale_replies):
+            return
+        reply = frame.snapshot_reply
+        core.answered(follower, reply.round, now)
+        sending = self._sending.get(follower.node_id)
+        if sending is None or reply.snapshot_id != sending.snapshot_id:
+            return
+        if reply.installed:
+            self._drop(follower)
+            if core.emit is not None:
+                core.emit(
+                    events.SnapshotSent(
+                        follower.node_id, sending.covers.last_index, sending.taken, now - sending.began
+                    )
+                )
+            core.follower_has(follower, sending.covers.last_index, now)
+        elif reply.refused or not sending.acked(reply.next_offset):
+            self._abandon(follower, now)
+        elif reply.next_offset > sending.confirmed:
+            sending.confirmed = reply.next_offset
+            sending.progress_at = now
+
+    def _abandon(self, follower: Follower, now: float) -> None:
+        self._drop(follower)
+        self._retry_at[follower.node_id] = now + self._core.settings.snapshot_retry
+
+    def _drop(self, follower: Follower) -> None:
+        sending = self._sending.pop(follower.node_id, None)
+        if sending is not None:
+            sending.close()
 
     def link_lost(self, follower: Follower) -> None:
-        return
+        """What was under way to or from this peer begins anew on a new link."""
+        self._drop(follower)
+        receiving = self._receiving
+        if receiving is not None and receiving.leader == follower.node_id:
+            self.stop_receiving()
 
     def stop_sending(self) -> None:
-        return
+        """Leadership is lost, or the engine ends."""
+        for sending in self._sending.values():
+            sending.close()
+        self._sending.clear()
+
+    def stop_receiving(self) -> None:
+        receiving, self._receiving = self._receiving, None
+        if receiving is not None:
+            receiving.importer.discard()
+
+    # -- follower's side --------------------------------------------------------------
+
+    def on_chunk(self, follower: Follower, frame: PeerFrame, now: float) -> None:
+        """Take a chunk in order; install after the last one."""
+        core = self._core
+        if not core.heed_leader(follower, frame.term, now):
+            return
+        chunk = frame.snapshot_chunk
+        core.note_leader(follower, frame.term, chunk.last_index)
+        reply = peer_pb2.SnapshotReply(snapshot_id=chunk.snapshot_id, round=chunk.round)
+        if chunk.snapshot_id and chunk.last_index:
+            if core.journal.term(chunk.last_index) == chunk.last_term:
+                # Our log has that very entry, so it has all the snapshot covers.
+                self.stop_receiving()
+                reply.installed = True
+            else:
+                self._take(follower, chunk, reply)
+        elif self._receiving is not None and self._receiving.snapshot_id == chunk.snapshot_id:
+            reply.next_offset = self._receiving.next_offset
+        core.outbox.hold(follower.node_id, core.envelope.snapshot_reply(core.term, reply))
+
+    def _take(self, follower: Follower, chunk: peer_pb2.SnapshotChunk, reply: peer_pb2.SnapshotReply) -> None:
+        core = self._core
+        checked = core.cures.check_snapshot_chunks
+        receiving = self._receiving
+        if receiving is None or (receiving.snapshot_id != chunk.snapshot_id and checked):
+            if chunk.offset != 0 and checked:
+                return  # next_offset 0: from the beginning
+            self.stop_receiving()
+            try:
+                receiving = self._receiving = _Receiving(core.store, follower.node_id, chunk)
+            except StorageFullError:
+                reply.refused = True
+                return
+        if checked and (
+            chunk.offset != receiving.next_offset or google_crc32c.value(chunk.data) != chunk.crc32c
+        ):
+            # 17: what is missing or damaged is asked for again.
+            reply.next_offset = receiving.next_offset
+            return
+        try:
+            receiving.importer.feed(chunk.data)
+            receiving.next_offset += len(chunk.data)
+            reply.next_offset = receiving.next_offset
+            if chunk.last:
+                self._install(receiving, chunk)
+                reply.installed = True
+        except StorageFullError:
+            self.stop_receiving()
+            reply.refused = True
+        except StorageError as error:
+            # 4: it was whole on the way, so what was read from it is wrong.
+            self.stop_receiving()
+            if core.cures.halt_on_bad_snapshot:
+                raise
+            reply.installed = True
+            core.note_problem(f"snapshot: {error}")
+
+    def _install(self, receiving: _Receiving, chunk: peer_pb2.SnapshotChunk) -> None:
+        core = self._core
+        if receiving.importer.covers != snapshot.SnapshotPoint(chunk.last_index, chunk.last_term):
+            raise StorageError("the snapshot does not cover what its chunks say")
+        # The present transaction (a new term, perhaps) goes first: install
+        # carries term and vote over from what is committed.
+        core.commit_store()
+        receiving.importer.install()
+        self._receiving = None
+        core.replaced()
+        if core.emit is not None:
+            core.emit(events.SnapshotInstalled(chunk.last_index, receiving.next_offset))
+        if core.journal.base_index != chunk.last_index:
+            raise InternalError("the installed snapshot is not the one received")
+
+    # -- timers ---------------------------------------------------------------------------
 
     def next_wakeup(self) -> float | None:
-        return None
+        """When a transfer needs a look though nothing arrived."""
+        if not self._sending:
+            return None
+        retry = self._core.settings.snapshot_retry
+        return min(sending.progress_at for sending in self._sending.values()) + retry

@@ -23,18 +23,14 @@ def test_survives_leader_crash() -> None:
     sim = SimCluster(3, seed=7)
     leader = sim.elect()
     for i in range(20):
-        call = sim.propose(b"a%d" % i)
-        assert sim.run_until(lambda: call.done is not None)
-        assert call.ok
+        assert sim.publish(b"a%d" % i).ok
     sim.crash(leader.node_id)
     crashed_at = sim.world.now
     new = sim.elect()
     assert new is not leader
     assert sim.world.now - crashed_at < 0.2
     for i in range(20):
-        call = sim.propose(b"b%d" % i)
-        assert sim.run_until(lambda: call.done is not None)
-        assert call.ok
+        assert sim.publish(b"b%d" % i).ok
     sim.start(leader.node_id)
     sim.settle()
     sim.check_nothing_lost()
