@@ -8,8 +8,12 @@ from pathlib import Path
 import grpc
 import pytest
 
+from holdfast.cluster.commands import encode_op
 from holdfast.records import Compression, decode_batch, encode_batch
-from holdfast.v1 import bus_pb2, topics_pb2
+from holdfast.storage import journal, partitions
+from holdfast.storage.identity import open_store
+from holdfast.storage.port import Table
+from holdfast.v1 import bus_pb2, log_pb2, topics_pb2
 
 from .delivery_kit import PATIENCE, Node, error_of, records_of, single
 
@@ -278,3 +282,47 @@ async def test_a_deleted_topic_ends_its_followers(tmp_path: Path) -> None:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await call.read()
         assert error_of(caught.value)[1] == "UNKNOWN_TOPIC"
+
+
+async def test_a_damaged_batch_is_never_served(tmp_path: Path) -> None:
+    async with single(tmp_path) as node:
+        await filled(node)
+    store = open_store(tmp_path / "data", "holdfast", "n1", 1 << 30)
+    with store.read() as reader:
+        row = partitions.index_at(reader, 1, 0, 10)
+        assert row is not None
+        value = bytearray(reader.get(Table.JOURNAL, journal.row_key(row.log_index)) or b"")
+    value[row.position + row.length - 2] ^= 1
+    store.writer().put(Table.JOURNAL, journal.row_key(row.log_index), bytes(value))
+    store.commit()
+    store.close()
+    async with single(tmp_path) as node:
+        for form in (bus_pb2.FORMAT_RECORDS, BATCHES):
+            assert await offsets(node, end=at(10)) == list(range(10))
+            call = node.bus.Replay(bus_pb2.ReplayRequest(topic="t", format=form), timeout=PATIENCE)
+            # What lies before it is served, once.
+            assert (await call.read()).progress[0].next_offset == 10
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await call.read()
+            code, _, facts = error_of(caught.value)
+            assert code == grpc.StatusCode.DATA_LOSS
+            assert (facts["topic"], facts["partition"], facts["offset"]) == ("t", "0", "10")
+        assert await offsets(node, start=at(15)) == list(range(15, 20))
+
+
+async def test_retention_moves_the_start_and_never_tears_a_silent_gap(tmp_path: Path) -> None:
+    async with single(tmp_path) as node:
+        await filled(node)
+        call = node.bus.Replay(
+            bus_pb2.ReplayRequest(topic="t", follow=True, format=BATCHES, max_message_bytes=1)
+        )
+        assert (await call.read()).progress[0].next_offset == 5
+        trim = log_pb2.Op(trim=log_pb2.TrimOp(topic_id=1, partition=0, before_offset=12))
+        await node.broker.bridge.submit(encode_op(trim), PATIENCE)
+        assert await offsets(node) == list(range(10, 20))
+        assert await offsets(node, start=EARLIEST, end=at(11)) == [10]
+        code, reason, facts = await refusal(node, start=at(9))
+        assert (reason, facts["start_offset"], facts["end_offset"]) == ("OFFSET_OUT_OF_RANGE", "10", "20")
+        assert (await refusal(node, start=EARLIEST, end=at(3)))[0] == code
+        assert await offsets(node, start=time(0), end=time(12_000)) == [10, 11]
+        call.cancel()

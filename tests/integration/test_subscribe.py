@@ -9,9 +9,10 @@ from typing import Any
 import grpc
 import pytest
 
+from holdfast.cluster.commands import encode_op
 from holdfast.cluster.delivery.settings import DeliverySettings
 from holdfast.rpc.services import subscribe as subscribe_module
-from holdfast.v1 import bus_pb2, topics_pb2
+from holdfast.v1 import bus_pb2, log_pb2, topics_pb2
 
 from .delivery_kit import PATIENCE, Member, Node, error_of, leader_of, single, three
 
@@ -343,3 +344,22 @@ async def test_a_change_of_leader_redelivers_what_was_not_acked(tmp_path: Path) 
             async with Member(others[1], group=group) as member:
                 assert (await member.next("assignment")).partitions[0].start_offset == 2
                 assert await member.until_delivered(6) == [(0, n) for n in range(2, 8)]
+
+
+async def test_trimmed_records_are_passed_over(tmp_path: Path) -> None:
+    async with single(tmp_path) as node:
+        await node.create()
+        for _ in range(4):
+            await values(node, 5)
+        async with Member(node, credits=3) as member:
+            await member.until_delivered(3)
+            trim = log_pb2.Op(trim=log_pb2.TrimOp(topic_id=1, partition=0, before_offset=10))
+            await node.broker.bridge.submit(encode_op(trim), PATIENCE)
+            await member.grant(100)
+            assert (await member.until_delivered(13))[3:] == [(0, n) for n in range(10, 20)]
+            await member.until_committed(10)
+        trim.trim.before_offset = 15
+        await node.broker.bridge.submit(encode_op(trim), PATIENCE)
+        async with Member(node) as member:
+            assert (await member.next("assignment")).partitions[0].start_offset == 15
+            assert await member.until_delivered(5) == [(0, n) for n in range(15, 20)]
