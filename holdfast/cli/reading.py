@@ -67,23 +67,35 @@ async def print_replay(bus: holdfast.Client, request: ReplayRequest, *, as_json:
 
 
 async def print_group(bus: holdfast.Client, request: ConsumeRequest, *, as_json: bool) -> None:
-    """Print a group's records; each is acknowledged when it has left for standard output."""
+    """Print a group's records; each is acknowledged when it has left for standard output.
+
+    Raises:
+        HoldfastError: refused, or the last acknowledgements did not become durable.
+    """
     write = _printer(as_json)
     left = request.limit
     async with bus.subscribe(
-        list(request.topics), group=request.group, start=_place(request.start), name=request.name
+        list(request.topics), request.group, initial=_initial(request.start), name=request.name or None
     ) as subscription:
+        records = aiter(subscription)
         while left is None or left > 0:
             try:
                 async with asyncio.timeout(request.idle):
-                    record = await anext(subscription)
+                    record = await anext(records)
             except (TimeoutError, StopAsyncIteration):
-                return
+                break
             write(record)
             sys.stdout.flush()
             await record.ack()
             if left is not None:
                 left -= 1
+        await subscription.committed()
+
+
+def _initial(at: At) -> datetime | Literal["earliest", "latest"]:
+    place = _place(at)
+    assert not isinstance(place, int), "a group starts at no offset"
+    return place
 
 
 def _place(at: At) -> datetime | int | Literal["earliest", "latest"]:

@@ -15,7 +15,7 @@ import typer
 from typer.exceptions import TyperException
 
 from holdfast.cli.app import app
-from holdfast.errors import HoldfastError
+from holdfast.errors import HoldfastError, InternalError
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
 
@@ -36,14 +36,18 @@ def run(arguments: Sequence[str]) -> int:
     except HoldfastError as error:
         report(error, as_json=as_json)
         return FAILED
-    except BrokenPipeError:
-        # The reader of our output has gone (`holdfast replay … | head`): that is no failure of ours.
-        # Standard output is replaced so that the interpreter's last flush does not fail too.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         print(f"holdfast: {where}{error.strerror or error}", file=sys.stderr)
+        return FAILED
+    except Exception as error:
+        # A fault of ours. The person at the terminal gets a line; whoever looks into it, the whole story.
+        if os.environ.get("HOLDFAST_CLI_TRACEBACK"):
+            raise
+        report(
+            InternalError(f"{type(error).__name__}: {error}; HOLDFAST_CLI_TRACEBACK=1 shows where"),
+            as_json=as_json,
+        )
         return FAILED
 
 

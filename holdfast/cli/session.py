@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
+
+import typer
 
 import holdfast
 from holdfast.cli.options import split_endpoints
@@ -20,4 +24,10 @@ def with_client(endpoints: str, work: Callable[[holdfast.Client], Awaitable[T]])
         async with holdfast.connect(addresses) as client:
             return await work(client)
 
-    return asyncio.run(run())
+    try:
+        return asyncio.run(run())
+    except BrokenPipeError:
+        # The reader of our output has gone (`holdfast replay … | head`): that is no failure of ours.
+        # Standard output is replaced so that the interpreter's last flush does not fail too.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(0) from None

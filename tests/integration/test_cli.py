@@ -232,7 +232,7 @@ def test_cluster_status_and_digest(holdfast: Holdfast) -> None:
         (["publish", "t", "--file", "missing.csv"], 1, "missing.csv: No such file"),
         (["publish", "t", "--file", "missing.parquet"], 1, "--format"),
         (["topic", "update", "t"], 2, "nothing to change"),
-        (["topic", "create", "t", "-p", "0"], 2, "1<=x<=1024"),
+        (["topic", "create", "t", "-p", "0"], 2, "greater than or equal to 1"),
         (["consume", "t", "-g", "g", "--from", "7"], 2, "a group starts at"),
         (["replay", "t", "-e", "nonsense"], 2, "'nonsense' is not host:port"),
         (["serve", "--set", "raft.hartbeat_ms=5"], 1, "did you mean raft.heartbeat_ms?"),

@@ -69,7 +69,7 @@ def list_topics(
     from holdfast.cli.output import human_bytes, print_json, print_table
     from holdfast.cli.session import with_client
 
-    topics = with_client(endpoints, lambda bus: bus.list_topics(timeout=timeout))
+    topics = with_client(endpoints, lambda bus: bus.topics(timeout=timeout))
     if as_json:
         print_json({"topics": [_as_dict(topic) for topic in topics]})
         return
@@ -91,7 +91,7 @@ def describe(
     """Show a topic's limits and partitions."""
     from holdfast.cli.session import with_client
 
-    _show(with_client(endpoints, lambda bus: bus.get_topic(name, timeout=timeout)), as_json)
+    _show(with_client(endpoints, lambda bus: bus.topic(name, timeout=timeout)), as_json)
 
 
 @app.command("update")
@@ -138,7 +138,7 @@ def delete(
 
 async def _update(bus: Any, name: str, changes: dict[str, int], timeout: float) -> Any:
     # An update replaces all limits on the wire; what is not named is sent as it stands.
-    topic = await bus.get_topic(name, timeout=timeout)
+    topic = await bus.topic(name, timeout=timeout)
     kept = {limit: getattr(topic, limit) for limit in ("max_record_bytes", "retention_ms", "retention_bytes")}
     return await bus.update_topic(name, timeout=timeout, **(kept | changes))
 
