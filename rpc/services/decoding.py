@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from typing import NamedTuple
 
 from holdfast.cluster.delivery.reading import Slice, TimeWindow
 from holdfast.records import DecodedBatch, decode_batch
 from holdfast.v1 import records_pb2
+
+#: What a record takes on the wire besides key, value, topic and headers, about.
+_RECORD_OVERHEAD = 44
 
 
 class BatchDecoder:
@@ -28,34 +32,63 @@ class BatchDecoder:
         self._last = None
 
 
-def records_of(
-    topic: str, item: Slice, batch: DecodedBatch, window: TimeWindow | None
-) -> Iterator[records_pb2.Record]:
-    """The records of a slice that lie in the window, in order."""
-    base = item.row.base_offset
-    keys = batch.keys
-    values = batch.values
-    times = batch.timestamps_us
+class Added(NamedTuple):
+    """What ``add_records`` did."""
+
+    records: int
+    bytes: int  # about what they take in the message
+    next_offset: int  # the first one not looked at
+
+
+def add_records(
+    add: Callable[..., records_pb2.Record],
+    topic: str,
+    item: Slice,
+    batch: DecodedBatch,
+    window: TimeWindow | None,
+    room: int,
+) -> Added:
+    """Add the records of a slice that lie in the window to a message, in order.
+
+    Stops when ``room`` bytes are used up; the first record always fits. ``add``
+    is that of a repeated field: it fills the message in place, in less than
+    half the time of building records and copying them.
+    """
+    row = item.row
+    base, partition, append_time = row.base_offset, row.partition, row.append_time_us
+    low, high = item.first - base, item.last - base + 1
     headers = batch.headers if batch.has_headers else None
     wanted = _record_filter(window)
-    record = records_pb2.Record
-    partition, append_time = item.row.partition, item.row.append_time_us
-    for at in range(item.first - base, item.last - base + 1):
-        if wanted is not None and not wanted(times[at]):
+    used = count = 0
+    fixed = len(topic) + _RECORD_OVERHEAD
+    columns = zip(
+        range(item.first, item.last + 1),
+        batch.keys[low:high],
+        batch.values[low:high],
+        batch.timestamps_us[low:high],
+        strict=True,
+    )
+    for offset, key, value, time_us in columns:
+        if wanted is not None and not wanted(time_us):
             continue
-        made = record(
-            key=keys[at],
-            value=values[at],
-            timestamp_us=times[at],
+        if used >= room:
+            return Added(count, used, offset)
+        record = add(
+            key=key,
+            value=value,
+            timestamp_us=time_us,
             topic=topic,
             partition=partition,
-            offset=base + at,
+            offset=offset,
             append_time_us=append_time,
         )
-        if headers is not None and headers[at]:
-            for name, value in headers[at]:
-                made.headers.add(name=name, value=value)
-        yield made
+        if headers is not None and headers[offset - base]:
+            for name, content in headers[offset - base]:
+                record.headers.add(name=name, value=content)
+                used += len(name) + len(content) + 6
+        used += len(key) + len(value) + fixed
+        count += 1
+    return Added(count, used, item.last + 1)
 
 
 def _record_filter(window: TimeWindow | None) -> Callable[[int], bool] | None:

@@ -6,7 +6,7 @@ copied once, by the final join. Tests compare the bytes with protobuf's own.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from holdfast.cluster.delivery.reading import Slice
 from holdfast.v1 import bus_pb2, records_pb2
@@ -50,14 +50,8 @@ def batches_field(topic: str, slices: Iterable[Slice]) -> tuple[Parts, int]:
     return parts, total
 
 
-def replay_response(
-    batches: Parts,
-    records: Sequence[records_pb2.Record],
-    progress: Iterable[bus_pb2.PartitionProgress],
-    caught_up: bool,
-) -> bytes:
-    """A serialised ReplayResponse; ``batches`` as ``batches_field`` gives them."""
-    rest = bus_pb2.ReplayResponse(records=records, progress=progress, caught_up=caught_up)
+def replay_response(batches: Parts, rest: bus_pb2.ReplayResponse) -> bytes:
+    """A serialised ReplayResponse: ``batches`` as ``batches_field`` gives them, and all other fields."""
     return b"".join((*batches, rest.SerializeToString()))
 
 

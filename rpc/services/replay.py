@@ -18,7 +18,7 @@ from holdfast.errors import (
     UnknownTopicError,
 )
 from holdfast.rpc.bridge import EngineBridge
-from holdfast.rpc.services.decoding import BatchDecoder, records_of
+from holdfast.rpc.services.decoding import BatchDecoder, add_records
 from holdfast.rpc.services.delivery_wire import Parts, batches_field, replay_response
 from holdfast.rpc.services.handlers import Context
 from holdfast.rpc.services.topic_cache import TopicCache
@@ -26,7 +26,7 @@ from holdfast.rpc.status import invalid
 from holdfast.storage import partitions, topics
 from holdfast.storage.port import Reader, Store
 from holdfast.storage.topics import TopicRow
-from holdfast.v1 import bus_pb2, records_pb2
+from holdfast.v1 import bus_pb2
 
 
 @dataclass(slots=True)
@@ -151,10 +151,12 @@ class _Reading:
         self._settings = settings
         self._follow = request.follow
         self._basis: TimeBasis = _basis(request)
-        self._max_bytes = _message_bytes(request.max_message_bytes, settings)
         if request.format not in (bus_pb2.FORMAT_RECORDS, bus_pb2.FORMAT_BATCHES):
             raise invalid("format", f"unknown format {request.format}")
         self._decoder = BatchDecoder() if request.format == bus_pb2.FORMAT_RECORDS else None
+        self._max_bytes = _message_bytes(
+            request.max_message_bytes, settings, decoded=self._decoder is not None
+        )
         self._refs = [PartitionRef(topic.name, topic.id, number) for number in _partitions(request, topic)]
         self._cursors: list[_Cursor] = []
         self._by_key: dict[tuple[int, int], _Cursor] = {}
@@ -193,7 +195,7 @@ class _Reading:
         if topics.read(reader, self.topic.id) is None:
             raise _gone(self._refs[0])
         batches: Parts = []
-        records: list[records_pb2.Record] = []
+        response = bus_pb2.ReplayResponse()
         room = self._max_bytes
         rows = self._settings.max_rows_per_read
         moved = not self._announced
@@ -208,7 +210,7 @@ class _Reading:
                 self._turn = at
                 break
             before = cursor.offset
-            used, looked_at = self._read_partition(reader, cursor, room, rows, batches, records)
+            used, looked_at = self._read_partition(reader, cursor, room, rows, batches, response)
             room -= used
             rows -= looked_at
             moved = moved or cursor.offset != before
@@ -219,13 +221,12 @@ class _Reading:
             return None
         self._announced = True
         self._caught_up = self._caught_up or caught_up
-        progress = [
-            bus_pb2.PartitionProgress(
+        response.caught_up = self._caught_up
+        for cursor in self._cursors:
+            response.progress.add(
                 partition=cursor.ref.partition, next_offset=cursor.offset, log_end_offset=cursor.log_end
             )
-            for cursor in self._cursors
-        ]
-        return replay_response(batches, records, progress, self._caught_up)
+        return replay_response(batches, response)
 
     def _read_partition(
         self,
@@ -234,7 +235,7 @@ class _Reading:
         room: int,
         rows: int,
         batches: Parts,
-        records: list[records_pb2.Record],
+        response: bus_pb2.ReplayResponse,
     ) -> tuple[int, int]:
         """Read one partition on, into the message; the bytes and index rows it took."""
         step = read_step(
@@ -260,23 +261,18 @@ class _Reading:
             self.records_read += step.records
         else:
             used = 0
-            full = False
+            add = response.records.add
+            cursor.offset = step.next_offset
             for item in step.slices:
                 batch = self._decoder.decode(item)
-                cursor.offset = item.last + 1
-                for record in records_of(cursor.ref.topic, item, batch, self._window):
-                    if used >= room:
-                        cursor.offset = record.offset
-                        full = True
-                        break
-                    records.append(record)
-                    used += record.ByteSize()
-                if full:
+                added = add_records(add, cursor.ref.topic, item, batch, self._window, room - used)
+                used += added.bytes
+                self.records_read += added.records
+                if used >= room:
+                    # The rest of the step is read again for the next message.
+                    cursor.offset = added.next_offset
                     break
-            else:
-                cursor.offset = step.next_offset
-            self.records_read = len(records)
-        cursor.done = step.finished or self._finished(cursor)
+        cursor.done = self._finished(cursor) or (step.finished and cursor.offset == step.next_offset)
         cursor.pending = not cursor.done and cursor.offset < step.end_offset
         return used, step.rows
 
@@ -352,12 +348,14 @@ def _time_of(request: bus_pb2.ReplayRequest, field: str) -> int | None:
     return position.time_us if position.WhichOneof("position") == "time_us" else None
 
 
-def _message_bytes(wanted: int, settings: DeliverySettings) -> int:
+def _message_bytes(wanted: int, settings: DeliverySettings, *, decoded: bool) -> int:
     if wanted > settings.max_message_bytes:
         raise invalid(
             "max_message_bytes", f"{wanted} is over the limit of {settings.max_message_bytes} bytes"
         )
-    return wanted or settings.default_message_bytes
+    if wanted:
+        return wanted
+    return settings.decoded_message_bytes if decoded else settings.default_message_bytes
 
 
 def _partitions(request: bus_pb2.ReplayRequest, topic: TopicRow) -> list[int]:

@@ -12,13 +12,13 @@ from holdfast.cluster.delivery.reading import PartitionRef, Slice, Step, read_st
 from holdfast.cluster.delivery.settings import DeliverySettings
 from holdfast.cluster.ports import EventSink
 from holdfast.errors import HoldfastError, InternalError, UnknownTopicError
-from holdfast.rpc.services.decoding import BatchDecoder, records_of
+from holdfast.rpc.services.decoding import BatchDecoder, add_records
 from holdfast.rpc.services.delivery_wire import Parts, batches_field, delivery_response
 from holdfast.rpc.services.handlers import parse
 from holdfast.rpc.status import invalid, to_wire
 from holdfast.storage import topics
 from holdfast.storage.port import Reader, Store
-from holdfast.v1 import bus_pb2, records_pb2
+from holdfast.v1 import bus_pb2
 
 #: Refusals that may wait for a client that sends acks and reads nothing.
 _MAX_REFUSALS = 1_000
@@ -181,7 +181,10 @@ class Session:
             return None
         flows = list(member.owned.values())
         start = self._turn % len(flows)
-        content = _Content(self._settings.default_message_bytes)
+        settings = self._settings
+        content = _Content(
+            settings.default_message_bytes if self._decoder is None else settings.decoded_message_bytes
+        )
         lingering = False
         with self._store.read() as reader:
             for flow in flows[start:] + flows[:start]:
@@ -281,7 +284,8 @@ class _Content:
         self.records = 0
         self.bytes = 0
         self._parts: Parts = []
-        self._records: list[records_pb2.Record] = []
+        self._response = bus_pb2.SubscribeResponse()
+        self._decoded = self._response.delivery.records.add
 
     def add_batches(self, topic: str, slices: list[Slice]) -> None:
         parts, size = batches_field(topic, slices)
@@ -292,26 +296,22 @@ class _Content:
 
     def add_records(self, topic: str, slices: list[Slice], decoder: BatchDecoder) -> tuple[int, int]:
         """How many records fitted, and the offset after the last one; at least one fits."""
-        taken = 0
+        before = self.records
         end = slices[0].first
         for item in slices:
-            for record in records_of(topic, item, decoder.decode(item), None):
-                if self.room <= 0:
-                    return taken, end
-                self._records.append(record)
-                size = record.ByteSize()
-                self.bytes += size
-                self.room -= size
-                self.records += 1
-                taken += 1
-                end = record.offset + 1
-        return taken, end
+            if self.room <= 0:
+                break
+            added = add_records(self._decoded, topic, item, decoder.decode(item), None, self.room)
+            self.records += added.records
+            self.bytes += added.bytes
+            self.room -= added.bytes
+            end = added.next_offset
+        return self.records - before, end
 
     def message(self) -> bytes:
-        if self._records:
-            delivery = bus_pb2.Delivery(records=self._records)
-            return bus_pb2.SubscribeResponse(delivery=delivery).SerializeToString()
-        return delivery_response(self._parts, self.bytes)
+        if self._parts:
+            return delivery_response(self._parts, self.bytes)
+        return self._response.SerializeToString()
 
 
 def _deleted(topic: str) -> UnknownTopicError:

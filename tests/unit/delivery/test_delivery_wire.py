@@ -60,7 +60,7 @@ def test_replay_response(items: list[Slice], caught_up: bool) -> None:
     parts, length = batches_field(TOPIC, items)
     assert length == sum(map(len, parts))
     expected = bus_pb2.ReplayResponse(batches=stored(items), progress=progress, caught_up=caught_up)
-    made = replay_response(parts, [], progress, caught_up)
+    made = replay_response(parts, bus_pb2.ReplayResponse(progress=progress, caught_up=caught_up))
     assert bus_pb2.ReplayResponse.FromString(made) == expected
     # An empty StoredBatch.batch is written by hand and left out by protobuf; batches are never empty.
     if all(item.data for item in items):
