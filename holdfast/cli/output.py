@@ -32,7 +32,10 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Non
         table.add_row(*(_cell(value, Text) for value in row))
     # A pipe has no width: let lines be as long as they need to be, so that they can be searched.
     console = Console(width=None if sys.stdout.isatty() else 400)
-    console.print(table)
+    with console.capture() as rendered:
+        console.print(table)
+    for line in rendered.get().splitlines():
+        print(line.rstrip())
 
 
 def note(text: str) -> None:
