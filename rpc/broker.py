@@ -95,6 +95,7 @@ class Broker:
         self._health: HealthReporter | None = None
         self._duties: LeaderDuties | None = None
         self._subscribe: SubscribeService | None = None
+        self._publish: PublishService | None = None
         self._admission: Admission | None = None
         self._telemetry: Telemetry | None = None
         self._stopped = False
@@ -184,6 +185,8 @@ class Broker:
             await self._health.close()
         if self._duties is not None:
             await self._duties.close()
+        if self._publish is not None:
+            self._publish.close()
         if self._admission is not None and self.failed is None and not await self._admission.drain(_DRAIN_S):
             logger.warning("stopping with %d publishes unanswered", self._admission.calls)
         if self._subscribe is not None:
@@ -285,7 +288,9 @@ class Broker:
         timeout = limits.default_deadline_ms / 1000
         cache = TopicCache(store, bridge)
         self._admission = admission = Admission(limits.max_inflight_calls, limits.max_inflight_bytes)
-        publish = PublishService(bridge, cache, PublishEncoder(limits, self._clock), admission, limits)
+        self._publish = publish = PublishService(
+            bridge, cache, PublishEncoder(limits, self._clock), admission, limits, events
+        )
         replay = ReplayService(store, bridge, cache, emit=events)
         self._subscribe = SubscribeService(store, bridge, cache, self.topology, emit=events)
         self._health = HealthReporter(bridge, (bus.SERVICE,))
@@ -298,6 +303,11 @@ class Broker:
                 ).handlers(timeout),
             )
         )
+        if self._telemetry is not None:
+            # Imported here: OpenTelemetry takes longer to import than all the rest.
+            from holdfast.rpc.telemetry_source import GaugeSource  # noqa: PLC0415
+
+            self._telemetry.observe(GaugeSource(store, engine.status, admission, self._subscribe.group_lags))
         health_pb2_grpc.add_HealthServicer_to_server(self._health.servicer, server)
         reflection.enable_server_reflection(
             (bus.SERVICE, topics.SERVICE, cluster.SERVICE, "grpc.health.v1.Health", reflection.SERVICE_NAME),

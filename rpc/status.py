@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 import grpc
 from google.protobuf import duration_pb2
-from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]
+from google.rpc import error_details_pb2, status_pb2
 
 from holdfast.errors import HoldfastError, InternalError, InvalidArgumentError
 from holdfast.v1 import errors_pb2

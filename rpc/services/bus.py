@@ -30,8 +30,9 @@ def handlers(
     publish: PublishService, replay: Replays | None, subscribe: Subscribes | None
 ) -> grpc.GenericRpcHandler[bytes, bytes]:
     """What a server registers for ``holdfast.v1.EventBus``."""
+    unary = publish.publish_observed if publish.observed else publish.publish
     methods: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
-        "Publish": grpc.unary_unary_rpc_method_handler(publish.publish),
+        "Publish": grpc.unary_unary_rpc_method_handler(unary),
         "PublishStream": grpc.stream_stream_rpc_method_handler(publish.publish_stream),
     }
     if replay is not None:

@@ -7,16 +7,19 @@ look up, check, propose, await, serialise.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 import grpc
 
+from holdfast.cluster.ports import EventSink
 from holdfast.cluster.results import Completed
-from holdfast.errors import HoldfastError, OverloadedError
+from holdfast.errors import HoldfastError, OverloadedError, RecordTooLargeError, UnavailableError
 from holdfast.rpc.admission import Admission
 from holdfast.rpc.bridge import EngineBridge, unwrap
+from holdfast.rpc.events import PublishHandled
 from holdfast.rpc.services.publish_request import Prepared, PublishEncoder, add_positions, parse_publish
 from holdfast.rpc.services.topic_cache import TopicCache
 from holdfast.rpc.settings import Limits
@@ -39,6 +42,7 @@ class PublishService:
         encoder: checks and encodes requests.
         admission: bounds what this node has in flight.
         limits: of this broker.
+        emit: where events go; None: nowhere, and nothing is measured.
     """
 
     def __init__(
@@ -48,6 +52,7 @@ class PublishService:
         encoder: PublishEncoder,
         admission: Admission,
         limits: Limits,
+        emit: EventSink | None = None,
     ) -> None:
         self._bridge = bridge
         self._topics = topics
@@ -55,11 +60,24 @@ class PublishService:
         self._admission = admission
         self._limits = limits
         self._default_timeout = limits.default_deadline_ms / 1000
+        self._emit = emit
+        self._streams: set[_Stream] = set()
+
+    @property
+    def observed(self) -> bool:
+        """Telemetry is on: serve ``publish_observed``."""
+        return self._emit is not None
+
+    def close(self) -> None:
+        """Read no more from streams; each ends once what it has read is answered."""
+        for stream in self._streams:
+            stream.close()
 
     async def publish(self, raw: bytes, context: Context) -> bytes:
         """One serialised PublishRequest to one serialised PublishResponse."""
         size = len(raw)
         try:
+            self._check_size(size)
             self._admission.enter(size)
             try:
                 timeout = context.time_remaining()
@@ -75,36 +93,88 @@ class PublishService:
         except Exception as error:  # noqa: BLE001  (reported to the caller as a status)
             await abort(context, error)
 
+    async def publish_observed(self, raw: bytes, context: Context) -> bytes:
+        """``publish`` for when telemetry is on: the same, measured."""
+        emit = self._emit
+        if emit is None:
+            return await self.publish(raw, context)
+        started = time.perf_counter()
+        request = bus_pb2.PublishRequest()
+        size = len(raw)
+        done: Completed | None = None
+        reason = ""
+        try:
+            self._admission.enter(size)
+            try:
+                timeout = context.time_remaining()
+                if timeout is None:
+                    timeout = self._default_timeout
+                request = parse_publish(raw)
+                topic = self._topics.cached(request.topic) or await self._topics.find(request.topic, timeout)
+                prepared = self._encoder.prepare(request, topic)
+                done = await self._bridge.propose(prepared.op, timeout)
+                return _response(done, prepared.spread).SerializeToString()
+            finally:
+                self._admission.leave(size)
+        except Exception as error:  # noqa: BLE001  (reported to the caller as a status)
+            reason = error.reason if isinstance(error, HoldfastError) else "INTERNAL"
+            await abort(context, error)
+        finally:
+            seconds = time.perf_counter() - started
+            trace = _traceparent(context)
+            emit(_handled(request.topic, size, seconds, reason, done, trace))
+
     async def publish_stream(self, requests: AsyncIterator[bytes], context: Context) -> AsyncIterator[bytes]:
         """Pipelined publishing: serialised requests in, serialised results out, in order."""
         stream = _Stream(self._limits)
-        reader = asyncio.create_task(self._read(requests, stream))
+        stream.reader = reader = asyncio.create_task(self._read(requests, stream))
+        self._streams.add(stream)
         try:
             while await stream.head_ready():
                 response = bus_pb2.PublishStreamResponse()
                 for entry in stream.take_ready():
                     self._admission.leave(entry.size)
-                    _fill(response.results.add(request_id=entry.request_id), entry)
+                    result = response.results.add(request_id=entry.request_id)
+                    _fill(result, entry)
+                    if self._emit is not None:
+                        self._emit(_handled_entry(entry, result.error.reason))
                 yield response.SerializeToString()
+            if stream.closing:
+                raise UnavailableError("the broker is stopping; use another one")
             await reader
         except Exception as error:  # noqa: BLE001  (reported to the caller as a status)
             await abort(context, error)
         finally:
+            self._streams.discard(stream)
             reader.cancel()
             for entry in stream.take_all():
                 # The operations go on to commit; only their answers are dropped.
                 self._admission.leave(entry.size)
 
+    def _check_size(self, size: int) -> None:
+        # Beyond this it could never be admitted, and "try again" would be a lie.
+        limit = self._limits.max_inflight_bytes
+        if size > limit:
+            raise RecordTooLargeError(
+                f"a request of {size} bytes; at most {self._limits.max_request_bytes} of payload are taken",
+                metadata={"field": "request", "limit": str(self._limits.max_request_bytes)},
+            )
+
     async def _read(self, requests: AsyncIterator[bytes], stream: _Stream) -> None:
         try:
             async for raw in requests:
-                size = len(raw)
+                # One that is too large is not held: only its refusal waits in line.
+                size = min(len(raw), self._limits.max_inflight_bytes)
                 await stream.room_for(size)
                 await self._admission.enter_wait(size)
                 entry = _InFlight(size)
+                if self._emit is not None:
+                    entry.started = time.perf_counter()
                 try:
+                    self._check_size(len(raw))
                     request = parse_publish(raw)
                     entry.request_id = request.request_id
+                    entry.topic = request.topic
                     await self._start(request, entry)
                 except HoldfastError as error:
                     entry.error = error
@@ -143,6 +213,8 @@ class _InFlight:
     future: asyncio.Future[Completed] | None = None
     spread: list[int] | None = None
     error: HoldfastError | None = None
+    topic: str = ""
+    started: float = 0.0  # only when measured
 
     @property
     def ready(self) -> bool:
@@ -160,6 +232,14 @@ class _Stream:
         self._ended = False
         self._changed: asyncio.Future[None] | None = None  # the writer waits for an entry
         self._room: asyncio.Future[None] | None = None  # the reader waits for room
+        self.reader: asyncio.Task[None] | None = None
+        self.closing = False
+
+    def close(self) -> None:
+        """The broker stops: read no more."""
+        self.closing = True
+        if self.reader is not None:
+            self.reader.cancel()
 
     async def room_for(self, size: int) -> None:
         while self._entries and (
@@ -227,3 +307,28 @@ def _fill(result: bus_pb2.PublishResult, entry: _InFlight) -> None:
         except HoldfastError as refused:
             error = refused
     result.error.CopyFrom(to_wire(error or invalid("request", "not answered")))
+
+
+def _handled_entry(entry: _InFlight, reason: str) -> PublishHandled:
+    done = entry.future.result() if entry.future is not None else None
+    return _handled(entry.topic, entry.size, time.perf_counter() - entry.started, reason, done, "")
+
+
+def _handled(
+    topic: str, size: int, seconds: float, reason: str, done: Completed | None, trace: str
+) -> PublishHandled:
+    records = 0
+    if done is not None and done.result is not None and not reason:
+        records = sum(ack.count for ack in done.result.append.acks)
+    # A topic that does not exist must not become a label: callers could make any number of them.
+    shown = topic if records else ""
+    return PublishHandled(
+        shown, records, size, seconds, reason, done.index if done and not reason else 0, trace
+    )
+
+
+def _traceparent(context: Context) -> str:
+    for key, value in context.invocation_metadata() or ():
+        if key == "traceparent":
+            return value if isinstance(value, str) else ""
+    return ""

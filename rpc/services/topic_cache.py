@@ -6,6 +6,7 @@ dictionary look-up and the store is read once per engine turn at most.
 
 from __future__ import annotations
 
+from holdfast.cluster.state.names import MAX_NAME, check_name
 from holdfast.errors import UnknownTopicError
 from holdfast.rpc.bridge import EngineBridge
 from holdfast.rpc.status import invalid
@@ -30,7 +31,7 @@ class TopicCache:
             self._rows.clear()
             self._seen = visible
         row = self._rows.get(name)
-        if row is None and name:
+        if row is None and name and len(name) <= MAX_NAME and name.isascii():
             with self._store.read() as reader:
                 row = topics.find(reader, name)
             if row is not None:
@@ -43,12 +44,13 @@ class TopicCache:
         That way a topic created through one node can be used through another at once.
 
         Raises:
-            InvalidArgumentError: no name was given.
+            InvalidArgumentError: no name was given, or one no topic can have.
             UnknownTopicError: there is no such topic.
             NoLeaderError, DeadlineExceededError: it cannot be known now.
         """
         if not name:
             raise invalid("topic", "the topic's name is missing")
+        check_name(name, what="topic", field="topic")
         row = self.cached(name)
         if row is None:
             await self._bridge.barrier(timeout)

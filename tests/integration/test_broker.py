@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 
 import grpc
@@ -20,7 +21,7 @@ from holdfast.rpc.broker import Broker
 from holdfast.rpc.settings import make
 from holdfast.v1 import bus_pb2, cluster_pb2, topics_pb2
 
-from .brokers import Client, error_of, publish_request, single, three
+from .brokers import Client, error_of, free_ports, publish_request, single, three
 
 TOPICS = topics_pb2.ListTopicsRequest()
 STATUS = cluster_pb2.GetStatusRequest()
@@ -120,7 +121,11 @@ async def test_stop_answers_what_is_in_flight(tmp_path: Path) -> None:
         calls = [asyncio.ensure_future(client.bus.Publish(publish_request([b"%d" % i]))) for i in range(50)]
         follow = client.bus.Replay(bus_pb2.ReplayRequest(topic="t", follow=True), timeout=30)
         await follow.read()
+        idle = client.bus.PublishStream(timeout=30)
+        await idle.write(publish_request([b"streamed"]))
+        assert (await idle.read()).results[0].response.acks
         await broker.stop()
+        assert await idle.code() is grpc.StatusCode.UNAVAILABLE
         results = await asyncio.gather(*calls, return_exceptions=True)
         refused = [r for r in results if isinstance(r, BaseException)]
         assert all(error_of(r)[0] == "UNAVAILABLE" for r in refused if error_has_details(r))
@@ -174,6 +179,7 @@ async def test_a_failed_engine_ends_the_service(tmp_path: Path, monkeypatch: pyt
 
 SERVE = """
 import sys
+import urllib.request
 from holdfast.rpc.broker import run
 from holdfast.rpc.settings import load
 run(load(env={}, overrides=dict(arg.split("=", 1) for arg in sys.argv[1:])))
@@ -192,3 +198,23 @@ def test_process_says_when_it_is_ready_and_stops_on_a_signal(signum: int, tmp_pa
         os.kill(process.pid, signum)
         rest = process.stderr.read()
         assert process.wait(20) == 0, rest
+
+
+async def test_telemetry_shows_publishes_and_state(tmp_path: Path) -> None:
+    pytest.importorskip("opentelemetry")
+    (port,) = free_ports(1)
+    telemetry = {"enabled": True, "prometheus": f"127.0.0.1:{port}"}
+    async with single(tmp_path, telemetry=telemetry) as (_, client):
+        await client.check()
+        with pytest.raises(grpc.aio.AioRpcError):
+            await client.bus.Publish(publish_request([b"x"], "nope"), timeout=10)
+        call = client.bus.PublishStream(iter([publish_request([b"y"])]), timeout=10)
+        assert [len(message.results) async for message in call] == [1]
+        with await asyncio.to_thread(urllib.request.urlopen, f"http://127.0.0.1:{port}/metrics") as answer:
+            text = answer.read().decode()
+    lines = {line.split(" ")[0]: line.rpartition(" ")[2] for line in text.splitlines() if line[:1] != "#"}
+    published = [value for name, value in lines.items() if name.startswith("holdfast_publish_records_total")]
+    assert published == ["2.0"]
+    assert any('reason="UNKNOWN_TOPIC"' in name for name in lines)
+    leader = [value for name, value in lines.items() if name.startswith("holdfast_leader{")]
+    assert leader == ["1.0"]
