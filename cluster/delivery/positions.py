@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from holdfast.cluster.delivery.reading import PartitionRef, TimeBasis
-from holdfast.errors import InvalidArgumentError, OffsetOutOfRangeError
+from holdfast.errors import HoldfastError, InvalidArgumentError, OffsetOutOfRangeError
+from holdfast.records import decode_batch
 from holdfast.storage import partitions
 from holdfast.storage.partitions import PartitionState
 from holdfast.storage.port import Reader
@@ -47,6 +48,26 @@ def resolve(
         raise InvalidArgumentError("the position is empty", metadata={"field": "position"})
     if offset < state.start_offset or (offset > state.next_offset and not beyond_end):
         raise out_of_range(ref, offset, state.start_offset, state.next_offset)
+    return offset
+
+
+def first_record_at(reader: Reader, ref: PartitionRef, offset: int, time_us: int) -> int:
+    """The first record from ``offset`` on with an event time >= ``time_us``, within its batch.
+
+    ``offset`` is what a time was resolved to: the start of the first batch that
+    can hold such a record. Unchanged when the batch cannot be read; whoever
+    reads it next reports that.
+    """
+    row = partitions.index_at(reader, ref.topic_id, ref.partition, offset)
+    if row is None or row.min_timestamp_us >= time_us:
+        return offset
+    try:
+        times = decode_batch(partitions.read_batch(reader, row)).timestamps_us
+    except HoldfastError:
+        return offset
+    for at, stamp in enumerate(times):
+        if stamp >= time_us:
+            return max(offset, row.base_offset + at)
     return offset
 
 

@@ -40,6 +40,9 @@ class DeliverySettings:
     #: A reader that waits looks again this often, in seconds: appends wake it,
     #: the deletion of its topic and an installed snapshot do not.
     idle_check: float = 1.0
+    #: How long a replay on a node that has just started waits for a leader to
+    #: say how much of the log is committed, in seconds.
+    restart_wait: float = 2.0
     #: Concurrent Replay calls on this node.
     max_replays: int = 1_000
     #: Bound of one proposal or barrier made on behalf of a session, in seconds.

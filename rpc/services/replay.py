@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 
@@ -11,7 +12,10 @@ from holdfast.cluster.delivery.reading import PartitionRef, TimeBasis, TimeWindo
 from holdfast.cluster.delivery.settings import DeliverySettings
 from holdfast.cluster.ports import EventSink
 from holdfast.errors import (
+    DeadlineExceededError,
     InvalidArgumentError,
+    NoLeaderError,
+    OutcomeUnknownError,
     OverloadedError,
     StorageError,
     UnknownPartitionError,
@@ -27,6 +31,8 @@ from holdfast.storage import partitions, topics
 from holdfast.storage.port import Reader, Store
 from holdfast.storage.topics import TopicRow
 from holdfast.v1 import bus_pb2
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -76,6 +82,7 @@ class ReplayService:
         self._settings = settings or DeliverySettings()
         self._emit = emit
         self._active = 0
+        self._current = False  # a barrier has been passed since the start
 
     @property
     def active(self) -> int:
@@ -107,8 +114,9 @@ class ReplayService:
                 timeout = min(left, timeout)
             if request.linearizable:
                 await self._bridge.barrier(timeout)
+                self._current = True
             else:
-                await self._bridge.settle(timeout)
+                await self._settle(timeout)
             topic = await self._topics.find(request.topic, timeout)
             reading = _Reading(request, topic, self._settings)
             with self._bridge.watch(reading.keys if request.follow else ()) as watch:
@@ -126,6 +134,21 @@ class ReplayService:
                         reading.touch(touched or reading.keys)
         finally:
             self._active -= 1
+
+    async def _settle(self, timeout: float) -> None:
+        """What this node has acknowledged must be there, also what it did before its last restart.
+
+        After a restart the end of the log is durable here and not yet applied:
+        that it is committed is known when a leader says so. Without one, reads
+        go on with what is there.
+        """
+        if not self._current:
+            try:
+                await self._bridge.barrier(min(timeout, self._settings.restart_wait))
+                self._current = True
+            except (NoLeaderError, DeadlineExceededError, OutcomeUnknownError):
+                logger.debug("replay without a leader, as far as this node knows the log")
+        await self._bridge.settle(timeout)
 
     def _next_message(self, reading: _Reading) -> bytes | None:
         try:

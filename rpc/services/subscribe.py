@@ -21,7 +21,7 @@ from holdfast.cluster.delivery.coordinator import Coordinator
 from holdfast.cluster.delivery.events import OffsetsCommitted, OffsetsTrimmed, SessionEnded
 from holdfast.cluster.delivery.group import Group, Opening
 from holdfast.cluster.delivery.members import Flow, Member
-from holdfast.cluster.delivery.positions import resolve
+from holdfast.cluster.delivery.positions import first_record_at, resolve
 from holdfast.cluster.delivery.reading import PartitionRef
 from holdfast.cluster.delivery.settings import DeliverySettings
 from holdfast.cluster.ports import EventSink
@@ -257,7 +257,10 @@ class SubscribeService:
         if committed is None:
             if not start.HasField("initial"):
                 return state.start_offset, None
-            return resolve(reader, ref, state, start.initial, "record"), None
+            offset = resolve(reader, ref, state, start.initial, "record")
+            if start.initial.WhichOneof("position") == "time_us":
+                offset = first_record_at(reader, ref, offset, start.initial.time_us)
+            return offset, None
         if committed < state.start_offset:
             if self._emit is not None:
                 self._emit(OffsetsTrimmed(group, topic, ref.partition, committed, state.start_offset))

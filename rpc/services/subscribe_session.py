@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 
 from holdfast.cluster.delivery.events import AcksRefused, RecordsDelivered
@@ -19,6 +20,8 @@ from holdfast.rpc.status import invalid, to_wire
 from holdfast.storage import topics
 from holdfast.storage.port import Reader, Store
 from holdfast.v1 import bus_pb2
+
+logger = logging.getLogger(__name__)
 
 #: Refusals that may wait for a client that sends acks and reads nothing.
 _MAX_REFUSALS = 1_000
@@ -75,9 +78,9 @@ class Session:
                     await self._refusals_taken.wait()
         except HoldfastError as error:
             self._member.end(error)
-        except Exception as error:
+        except Exception:
+            logger.exception("a subscription failed unexpectedly")
             self._member.end(InternalError("internal error; the broker's log says more"))
-            raise error
         else:
             self._draining = True
             self._wake.set()

@@ -15,7 +15,7 @@ from holdfast.storage.identity import open_store
 from holdfast.storage.port import Table
 from holdfast.v1 import bus_pb2, log_pb2, topics_pb2
 
-from .delivery_kit import PATIENCE, Node, error_of, records_of, single
+from .delivery_kit import PATIENCE, Node, error_of, leader_of, records_of, single, three
 
 BATCHES = bus_pb2.FORMAT_BATCHES
 
@@ -326,3 +326,30 @@ async def test_retention_moves_the_start_and_never_tears_a_silent_gap(tmp_path: 
         assert (await refusal(node, start=EARLIEST, end=at(3)))[0] == code
         assert await offsets(node, start=time(0), end=time(12_000)) == [10, 11]
         call.cancel()
+
+
+async def test_a_restart_hides_nothing(tmp_path: Path) -> None:
+    for start in range(0, 9, 3):
+        async with single(tmp_path) as node:
+            if start == 0:
+                await node.create()
+            assert await offsets(node) == list(range(start))
+            await node.publish([b"a", b"b", b"c"])
+
+
+async def test_reads_go_on_without_a_majority(tmp_path: Path) -> None:
+    async with three(tmp_path) as nodes:
+        leader = await leader_of(nodes)
+        await filled(leader)
+        reader, *others = [node for node in nodes if node is not leader]
+        assert await offsets(reader, linearizable=True) == list(range(20))
+        for node in (leader, *others):
+            await node.broker.stop()
+        assert await offsets(reader, start=at(3)) == list(range(3, 20))
+        call = reader.bus.Replay(bus_pb2.ReplayRequest(topic="t", linearizable=True), timeout=10)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call.read()
+        assert error_of(caught.value)[0] in (
+            grpc.StatusCode.UNAVAILABLE,
+            grpc.StatusCode.DEADLINE_EXCEEDED,
+        )

@@ -205,10 +205,10 @@ async def test_the_initial_position_is_kept_even_when_nothing_is_acked(tmp_path:
         # The next session's "latest" would skip the record that was not acked.
         async with Member(node, initial=LATEST) as member:
             assert await member.until_delivered(1) == [(0, 5)]
-        await node.publish([b"x"], times=5_000)
+        await node.publish([b"early", b"x"], times=[4_000, 5_000])
         start = bus_pb2.Position(time_us=5_000)
         async with Member(node, group="timed", initial=start) as member:
-            assert await member.until_delivered(1) == [(0, 6)]
+            assert await member.until_delivered(1) == [(0, 7)]
 
 
 async def test_finishing_commits_what_was_acked(tmp_path: Path) -> None:
@@ -315,7 +315,12 @@ async def test_a_follower_pipes_to_the_leader(tmp_path: Path) -> None:
             assert await member.call.read() is grpc.aio.EOF
         async with Member(follower, topics=["nope"]) as member:
             assert (await failure(member))[1] == "UNKNOWN_TOPIC"
-        # Linearizable replay on the same follower.
+        # What was published through a follower is there to be read at once.
+        for number in range(10):
+            await follower.publish([b"%d" % number])
+            messages = await follower.replay(start=bus_pb2.Position(offset=6 + number))
+            assert [r.value for m in messages for r in m.records] == [b"%d" % number]
+        # And, when asked for, what was published through any node.
         await leader.publish([b"last"])
         messages = await follower.replay(linearizable=True)
         assert [r.value for m in messages for r in m.records][-1] == b"last"
