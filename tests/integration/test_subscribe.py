@@ -368,3 +368,20 @@ async def test_trimmed_records_are_passed_over(tmp_path: Path) -> None:
         async with Member(node) as member:
             assert (await member.next("assignment")).partitions[0].start_offset == 15
             assert await member.until_delivered(5) == [(0, n) for n in range(15, 20)]
+
+
+async def test_a_batch_waits_for_credits_enough_and_not_for_ever(tmp_path: Path, bounds: Any) -> None:
+    bounds(credit_linger=0.2)
+    async with single(tmp_path) as node:
+        await node.create()
+        await values(node, 50)
+        async with Member(node, format=BATCHES, credits=0) as member:
+            await member.next("assignment")
+            for _ in range(50):
+                await member.grant(1)
+            await member.until_delivered(50)
+            deliveries = 1 + sum(each.WhichOneof("kind") == "delivery" for each in member.backlog)
+            assert deliveries <= 3  # not one per credit
+            await values(node, 50)
+            await member.grant(20)
+            assert len(await member.until_delivered(70)) == 70
