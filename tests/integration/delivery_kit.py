@@ -151,6 +151,7 @@ class Member:
         self.backlog: list[bus_pb2.SubscribeResponse] = []
         self.delivered: list[tuple[int, int]] = []  # (partition, offset)
         self.values: dict[tuple[int, int], bytes] = {}
+        self.deliveries = 0
 
     async def __aenter__(self) -> Member:
         await self.call.write(bus_pb2.SubscribeRequest(start=self._start))
@@ -186,6 +187,7 @@ class Member:
                 self.backlog.append(message)
 
     def _note(self, delivery: bus_pb2.Delivery) -> None:
+        self.deliveries += 1
         for record in delivery.records:
             self.delivered.append((record.partition, record.offset))
             self.values[record.partition, record.offset] = record.value
