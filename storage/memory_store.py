@@ -172,6 +172,8 @@ class MemoryStore:
         self._lose_unsynced = lose_unsynced
         self._tables = _empty()
         self._undo: _Undo = []
+        self._touched: set[Table] = set()  # tables the open transaction changed
+        self._before: _Tables = {}  # see _committed_view
         self._unsynced: _Undo = []
         self._size = 0
         self._committed_size = 0
@@ -203,6 +205,8 @@ class MemoryStore:
             if self._lose_unsynced:
                 self._unsynced.extend(self._undo)
             self._undo.clear()
+            self._before.clear()
+            self._touched.clear()
             self._committed_size = self._size
 
     def abort(self) -> None:
@@ -245,18 +249,30 @@ class MemoryStore:
             self._check_open()
             tables = self._tables.copy()
             if self._undo:
-                # Uncommitted changes lie in the live tables: give the reader
-                # copies with those undone. Rare: engines commit before reads.
-                for table in {entry[0] for entry in self._undo}:
-                    tables[table] = tables[table].clone()
-                for table, key, old in reversed(self._undo):
-                    if old is None:
-                        tables[table].remove(key)
-                    else:
-                        tables[table].set(key, old)
+                tables.update(self._committed_view())
             for rows in tables.values():
                 rows.pins += 1
             return tables
+
+    def _committed_view(self) -> _Tables:
+        """The changed tables as they were: uncommitted changes lie in the live ones.
+
+        Made once per transaction, for its first reader; rare, because engines
+        commit before they let anyone read.
+        """
+        view = self._before
+        missing = self._touched - view.keys()
+        if missing:
+            for table in missing:
+                view[table] = self._tables[table].clone()
+            for table, key, old in reversed(self._undo):
+                if table not in missing:
+                    continue
+                if old is None:
+                    view[table].remove(key)
+                else:
+                    view[table].set(key, old)
+        return view
 
     def _unpin(self, tables: _Tables) -> None:
         with self._lock:
@@ -293,6 +309,7 @@ class MemoryStore:
                 raise StorageFullError(f"the map of {self._map_size} bytes is full")
             rows.set(key, bytes(value))
             self._undo.append((table, key, old))
+            self._touched.add(table)
             self._size = size
 
     def _delete(self, table: Table, key: bytes) -> bool:
@@ -303,6 +320,7 @@ class MemoryStore:
             old = self._own(table).remove(key)
             assert old is not None
             self._undo.append((table, key, old))
+            self._touched.add(table)
             self._size -= len(key) + len(old)
             return True
 
@@ -316,6 +334,8 @@ class MemoryStore:
                 now = rows.set(key, old)
                 self._size += len(old) + (len(key) if now is None else -len(now))
         undo.clear()
+        self._before.clear()
+        self._touched.clear()
 
     def _replace(self, other: MemoryStore) -> None:
         with self._lock:
