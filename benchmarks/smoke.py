@@ -7,13 +7,13 @@ ratios between rows say more than any one of them.
 from __future__ import annotations
 
 import argparse
-import asyncio
 import statistics
 import sys
 import tempfile
 from pathlib import Path
 
 import sdk
+import uvloop
 from failover import failovers
 from growth import grow
 from harness import Row, repeat, report
@@ -152,7 +152,7 @@ def main() -> int:
     parser.add_argument("--data", type=Path, help="folder for the brokers' data")
     parser.add_argument("--json", action="store_true", help="one JSON object per row")
     arguments = parser.parse_args()
-    report(asyncio.run(run(arguments)), as_json=arguments.json)
+    report(uvloop.run(run(arguments)), as_json=arguments.json)
     return 0
 
 

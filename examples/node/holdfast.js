@@ -13,7 +13,7 @@ const protoLoader = require('@grpc/proto-loader');
 const protos = path.join(__dirname, '..', '..', 'proto');
 const definition = protoLoader.loadSync(
   ['bus', 'topics', 'cluster'].map((name) => `holdfast/v1/${name}.proto`),
-  { includeDirs: [protos], longs: Number, enums: String, defaults: true, oneofs: true },
+  { includeDirs: [protos], keepCase: true, longs: Number, enums: String, defaults: true, oneofs: true },
 );
 const { EventBus, Topics, Cluster } = grpc.loadPackageDefinition(definition).holdfast.v1;
 
