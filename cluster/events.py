@@ -119,6 +119,14 @@ class SnapshotSent:
 
 
 @dataclass(frozen=True, slots=True)
+class SnapshotAborted:
+    """A transfer ended early; it is begun anew if the follower still needs it."""
+
+    peer_id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class SnapshotInstalled:
     last_index: int
     bytes: int

@@ -355,6 +355,7 @@ class RaftCore(SyncObj):  # type: ignore[misc]  # pysyncobj has no types
     def _on_append(self, follower: Follower, frame: PeerFrame, now: float) -> None:
         if not self.heed_leader(follower, frame.term, now):
             return
+        self.snapshots.heard_append(follower.node_id)
         append = frame.append
         fault = messages.append_fault(append)
         if fault is None and self.cures.refuse_foreign_kinds and messages.has_foreign_kind(append):

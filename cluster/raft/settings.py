@@ -71,6 +71,8 @@ class EngineSettings:
 
     # -- snapshots
     snapshot_window_bytes: int = 8 * MIB
+    #: One chunk; signs of life wait behind it, so that a slow link wants it small.
+    snapshot_chunk_bytes: int = 128 * KIB
     snapshot_retry: float = 0.5
     snapshot_stall: float = 30.0
 

@@ -32,14 +32,14 @@ if TYPE_CHECKING:
 class _Sending:
     """One snapshot on its way to one follower."""
 
-    def __init__(self, store: Store, snapshot_id: int, now: float) -> None:
+    def __init__(self, store: Store, snapshot_id: int, now: float, chunk_bytes: int) -> None:
         self.snapshot_id = snapshot_id
         self.began = now
         self.progress_at = now
+        #: When what is not acknowledged was sent again; that is no progress.
+        self.resent_at = now
         self._context: AbstractContextManager[Reader] | None = store.read()
         reader = self._context.__enter__()
-        self.covers = snapshot.point(reader)
-        self._pieces: Iterator[bytes] = snapshot.export(reader)
         #: Taken from the state and not acknowledged yet: (offset, data, last).
         self.kept: deque[tuple[int, bytes, bool]] = deque()
         self.kept_bytes = 0
@@ -49,7 +49,13 @@ class _Sending:
         #: The follower has everything below.
         self.confirmed = 0
         self.exhausted = False
-        self._ahead = next(self._pieces)
+        try:
+            self.covers = snapshot.point(reader)
+            self._pieces = _cut(snapshot.export(reader, chunk_bytes=chunk_bytes), chunk_bytes)
+            self._ahead = next(self._pieces)
+        except BaseException:
+            self.close()
+            raise
 
     def more(self) -> None:
         """Take one more chunk from the state."""
@@ -78,6 +84,13 @@ class _Sending:
             context.__exit__(None, None, None)
 
 
+def _cut(pieces: Iterator[bytes], size: int) -> Iterator[bytes]:
+    """Pieces of at most ``size``: one row may be large, and a heartbeat waits behind each chunk."""
+    for piece in pieces:
+        for at in range(0, len(piece), size):
+            yield piece[at : at + size]
+
+
 class _Receiving:
     """One snapshot on its way in."""
 
@@ -101,29 +114,48 @@ class Snapshots:
 
     def feed(self, follower: Follower, now: float, beat: bool) -> None:
         """Send what the window allows; with ``beat`` at least a sign of life."""
+        try:
+            sent = self._feed(follower, now)
+        except StorageError as error:
+            # 19: the follower keeps what it has and the log goes on to the
+            # others; the state is read anew after a while.
+            self._abandon(follower, now, str(error))
+            sent = False
+        if not sent and (beat or follower.sent_round < self._core.shipper.round):
+            self._sign_of_life(follower, self._sending.get(follower.node_id))
+
+    def _feed(self, follower: Follower, now: float) -> bool:
+        """True when something was sent, or cannot be now.
+
+        Raises:
+            StorageError: the state could not be read.
+        """
         core = self._core
         settings = core.settings
         sending = self._sending.get(follower.node_id)
         if sending is None:
             if now < self._retry_at.get(follower.node_id, 0.0):
-                if beat:
-                    self._sign_of_life(follower, None)
-                return
+                return False
             sending = self._sending[follower.node_id] = _Sending(
-                core.store, core.rng.getrandbits(62) | 1, now
+                core.store, core.rng.getrandbits(62) | 1, now, settings.snapshot_chunk_bytes
             )
         if now - sending.progress_at > settings.snapshot_stall:
-            self._abandon(follower, now)
-            return
-        if sending.send_at > 0 and now - sending.progress_at > settings.snapshot_retry and sending.kept:
+            # A read transaction pins pages: it is not kept for a follower that takes nothing.
+            self._abandon(follower, now, "the follower makes no progress")
+            return False
+        if (
+            sending.kept
+            and sending.send_at > 0
+            and now - max(sending.progress_at, sending.resent_at) > settings.snapshot_retry
+        ):
             # Something got lost: send what is not acknowledged again.
             sending.send_at = sending.kept[0][0]
-            sending.progress_at = now
+            sending.resent_at = now
         sent = False
         for offset, data, last in list(sending.kept):
             if offset >= sending.send_at:
                 if not self._send(follower, sending, offset, data, last):
-                    return
+                    return True
                 sending.send_at = offset + len(data)
                 sent = True
         while (
@@ -134,11 +166,10 @@ class Snapshots:
             sending.more()
             offset, data, last = sending.kept[-1]
             if not self._send(follower, sending, offset, data, last):
-                return
+                return True
             sending.send_at = offset + len(data)
             sent = True
-        if not sent and (beat or follower.sent_round < core.shipper.round):
-            self._sign_of_life(follower, sending)
+        return sent
 
     def _send(self, follower: Follower, sending: _Sending, offset: int, data: bytes, last: bool) -> bool:
         core = self._core
@@ -186,15 +217,19 @@ class Snapshots:
                     )
                 )
             core.follower_has(follower, sending.covers.last_index, now)
-        elif reply.refused or not sending.acked(reply.next_offset):
-            self._abandon(follower, now)
+        elif reply.refused:
+            self._abandon(follower, now, "refused")
+        elif not sending.acked(reply.next_offset):
+            self._abandon(follower, now, "the follower begins anew")
         elif reply.next_offset > sending.confirmed:
             sending.confirmed = reply.next_offset
             sending.progress_at = now
 
-    def _abandon(self, follower: Follower, now: float) -> None:
+    def _abandon(self, follower: Follower, now: float, reason: str) -> None:
         self._drop(follower)
         self._retry_at[follower.node_id] = now + self._core.settings.snapshot_retry
+        if self._core.emit is not None:
+            self._core.emit(events.SnapshotAborted(follower.node_id, reason))
 
     def _drop(self, follower: Follower) -> None:
         sending = self._sending.pop(follower.node_id, None)
@@ -221,6 +256,12 @@ class Snapshots:
 
     # -- follower's side --------------------------------------------------------------
 
+    def heard_append(self, leader: str) -> None:
+        """Another node leads now, or the log suffices: what was half received is of no use."""
+        receiving = self._receiving
+        if receiving is not None and receiving.leader != leader:
+            self.stop_receiving()
+
     def on_chunk(self, follower: Follower, frame: PeerFrame, now: float) -> None:
         """Take a chunk in order; install after the last one."""
         core = self._core
@@ -230,8 +271,11 @@ class Snapshots:
         core.note_leader(follower, frame.term, chunk.last_index)
         reply = peer_pb2.SnapshotReply(snapshot_id=chunk.snapshot_id, round=chunk.round)
         if chunk.snapshot_id and chunk.last_index:
-            if core.journal.term(chunk.last_index) == chunk.last_term:
-                # Our log has that very entry, so it has all the snapshot covers.
+            if (
+                chunk.last_index <= core.journal.base_index
+                or core.journal.term(chunk.last_index) == chunk.last_term
+            ):
+                # Applied here, or our log has that very entry: we have all the snapshot covers.
                 self.stop_receiving()
                 reply.installed = True
             else:
@@ -299,4 +343,4 @@ class Snapshots:
         if not self._sending:
             return None
         retry = self._core.settings.snapshot_retry
-        return min(sending.progress_at for sending in self._sending.values()) + retry
+        return min(max(s.progress_at, s.resent_at) for s in self._sending.values()) + retry

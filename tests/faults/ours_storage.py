@@ -36,14 +36,14 @@ class FailingStore(MemoryStore):
         super().__init__()
         self.commits = 0
         self._cut_at = cut_at
-        self._before = before
+        self._cut_before = before
 
     def commit(self) -> None:
         if not self.dirty:
             return
         self.commits += 1
         cut = self.commits == self._cut_at
-        if cut and self._before:
+        if cut and self._cut_before:
             raise PowerCut
         super().commit()
         if cut:
@@ -121,7 +121,7 @@ def ours_06(clock: Clock, cures: Cures = ALL) -> Kept:
 
     node.receive("a", append(1, (1, 0), [(2, 1, "x")]))
     acked = told()
-    store._cut_at, store._before = store.commits + 1, True
+    store._cut_at, store._cut_before = store.commits + 1, True
     try:
         node.receive("a", append(1, (2, 1), [(3, 1, "y")]))
     except PowerCut:
