@@ -42,5 +42,7 @@ fi
 quiet="-q --disable-pip-version-check --no-input"
 say "installing dependencies (a minute the first time)"
 "$venv/bin/python" -m pip install $quiet --constraint constraints.txt pip setuptools
-"$venv/bin/python" -m pip install $quiet --constraint constraints.txt --build-constraint constraints.txt \
+# PYTHONWARNINGS: an editable install warns that folders beside it may be mistaken for the package; ours are links to it.
+PYTHONWARNINGS=ignore "$venv/bin/python" -m pip install $quiet --constraint constraints.txt \
+  --build-constraint constraints.txt \
   --editable '.[dev]'
