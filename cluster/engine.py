@@ -239,6 +239,8 @@ class Engine:
                 self._dirty_since = None
                 self._visible = journal.applied_index
         else:
+            # Nothing to write, or an installed snapshot brought its own commit.
+            self._dirty_since = None
             self._visible = journal.applied_index
         core.outbox.release(core.term)
         if committed and core.leading and not core.followers:

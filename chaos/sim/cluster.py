@@ -156,6 +156,7 @@ class SimCluster:
         self.steps = 0
         #: Nodes that have crashed at least once.
         self.crashed: set[str] = set()
+        self._still = 0
         self._make_machine = machine
         self._applied: dict[int, bytes] = {}
         self._leaders: dict[int, str] = {}
@@ -277,7 +278,13 @@ class SimCluster:
         if soonest > limit:
             world.now = limit
             return False
-        world.now = max(world.now, soonest)
+        if soonest > world.now:
+            world.now = soonest
+            self._still = 0
+        else:
+            self._still += 1
+            if self._still > 10_000:
+                raise Divergence(f"time stands still at {world.now} (seed {self.seed})")
         world.run_due()
         for node_id, wake in wakes.items():
             node = self.nodes[node_id]

@@ -6,18 +6,10 @@ import google_crc32c
 import pytest
 
 from holdfast.chaos.sim import SimCluster, SimNode
+from holdfast.chaos.sim.storm import SHORT_LOG
 from holdfast.cluster import events
-from holdfast.cluster.raft.settings import EngineSettings
 from holdfast.storage.memory_store import MemoryStore
 from holdfast.v1 import peer_pb2
-
-SHORT_LOG = EngineSettings(
-    keep_entries=10,
-    keep_entries_for_laggards=20,
-    entry_ops=1,
-    snapshot_window_bytes=64 * 1024,
-    snapshot_retry=0.2,
-)
 
 
 def far_behind(sim: SimCluster, values: int = 120, size: int = 2000) -> SimNode:

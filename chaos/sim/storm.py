@@ -4,9 +4,18 @@ from __future__ import annotations
 
 import random
 
-from holdfast.chaos.sim import SimCluster
+from holdfast.chaos.sim.cluster import SimCluster
 from holdfast.cluster.raft.cures import ALL, Cures
 from holdfast.cluster.raft.settings import EngineSettings
+
+#: A log so short that a follower that was away needs a snapshot.
+SHORT_LOG = EngineSettings(
+    keep_entries=10,
+    keep_entries_for_laggards=20,
+    entry_ops=1,
+    snapshot_window_bytes=64 * 1024,
+    snapshot_retry=0.2,
+)
 
 
 def storm(
