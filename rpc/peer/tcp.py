@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 
 from holdfast.cluster.ports import Clock, PeerConnected, PeerDisconnected, PeerMessage, TransportEvent
 from holdfast.errors import PortInUseError
-from holdfast.rpc.peer.framing import FrameDecoder, FramingError, encode_frame
+from holdfast.rpc.peer.framing import FrameDecoder, FramingError, encode_frame, frame_parts
 from holdfast.rpc.peer.resolver import Resolver
 from holdfast.v1 import peer_pb2
 
@@ -129,6 +129,8 @@ class TcpTransport:
         self._selector.register(self._wake_read, selectors.EVENT_READ, self._wake_read)
         self._awake = False
         self._closed = False
+        self._last_frame: peer_pb2.PeerFrame | None = None
+        self._last_parts = (b"", b"")
         self._resolver = Resolver(self.wake)
 
     # -- the port -----------------------------------------------------------
@@ -186,10 +188,13 @@ class TcpTransport:
         connection = peer.connection if peer is not None else None
         if connection is None:
             return False
-        data = encode_frame(frame)
-        if connection.out_bytes + len(data) > self._max_backlog_bytes and connection.out:
+        if frame is not self._last_frame:
+            # Followers that keep up get the same frame: it is encoded once.
+            self._last_frame, self._last_parts = frame, frame_parts(frame)
+        head, body = self._last_parts
+        if connection.out and connection.out_bytes + len(head) + len(body) > self._max_backlog_bytes:
             return False
-        self._write(connection, data)
+        self._write(connection, head, body)
         return True
 
     def backlog(self, node_id: str) -> int:
@@ -202,7 +207,9 @@ class TcpTransport:
         if self._awake or self._closed:
             return
         self._awake = True
-        with contextlib.suppress(BlockingIOError):
+        # A full pipe wakes as well as one more byte; a pipe that the engine's
+        # thread has just closed has nobody to wake.
+        with contextlib.suppress(OSError):
             self._wake_write.send(b"\0")
 
     def close(self) -> None:
@@ -321,22 +328,28 @@ class TcpTransport:
             if len(data) < _READ_BYTES:
                 return
 
-    def _write(self, connection: _Connection, data: bytes) -> None:
-        view = memoryview(data)
+    def _write(self, connection: _Connection, *parts: bytes) -> None:
+        sent = 0
         if not connection.out:
             try:
-                view = view[connection.sock.send(view) :]
+                sent = connection.sock.sendmsg(parts)
             except BlockingIOError:
                 pass
             except OSError:
                 # Nothing is dropped here: the selector reports the same error
                 # and ``poll`` ends the connection in one place.
                 pass
-            if not view:
-                return
-            self._selector.modify(connection.sock, selectors.EVENT_READ | selectors.EVENT_WRITE, connection)
-        connection.out.append(view)
-        connection.out_bytes += len(view)
+        for part in parts:
+            if sent >= len(part):
+                sent -= len(part)
+                continue
+            if not connection.out:
+                self._selector.modify(
+                    connection.sock, selectors.EVENT_READ | selectors.EVENT_WRITE, connection
+                )
+            connection.out.append(memoryview(part)[sent:])
+            connection.out_bytes += len(part) - sent
+            sent = 0
 
     def _flush(self, connection: _Connection) -> None:
         out = connection.out
