@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +73,23 @@ def report(rows: list[Row], *, as_json: bool) -> None:
             )
         else:
             print(row)
+
+
+def calibration(folder: Path, syncs: int = 300) -> str:
+    """The machine: cores, and the median of a bare 4 KiB append with fdatasync in ``folder``."""
+    seconds = []
+    with tempfile.TemporaryFile(dir=folder) as file:
+        for _ in range(syncs):
+            file.write(b"x" * 4096)
+            file.flush()
+            watch = Stopwatch()
+            os.fdatasync(file.fileno())
+            seconds.append(watch.seconds)
+    load = os.getloadavg()[0]
+    return (
+        f"machine: {os.cpu_count()} cores, load {load:.1f}, "
+        f"bare fdatasync {statistics.median(seconds) * 1e3:.2f} ms (median of {syncs})"
+    )
 
 
 class Stopwatch:

@@ -16,7 +16,7 @@ import sdk
 import uvloop
 from failover import failovers
 from growth import grow
-from harness import Row, repeat, report
+from harness import Row, calibration, repeat, report
 from wire import Wire, request_of
 
 import holdfast
@@ -126,6 +126,7 @@ async def growth_rows(cluster: LocalCluster, gigabytes: float) -> list[Row]:
 
 
 async def run(arguments: argparse.Namespace) -> list[Row]:
+    print(calibration(arguments.data or Path(tempfile.gettempdir())), file=sys.stderr, flush=True)
     rows: list[Row] = []
     for section in arguments.only or SECTIONS:
         with (
