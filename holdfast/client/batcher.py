@@ -677,16 +677,16 @@ class Batcher:
         if isinstance(error, UnknownTopicError):
             self.forget(request.topic, error)
             return
-        if isinstance(error, SequenceGapError):
-            for parcel in live:
-                self._restart(parcel, error)
-            return
-        if len(live) > 1:
+        if isinstance(error, SequenceGapError) and any(map(_follows, live)):
+            return  # it only has to follow an earlier parcel that was refused
+        if len(request.parcels) > 1:
             for parcel in live:
                 parcel.alone = True
             return
         for parcel in live:
-            if isinstance(error, RecordTooLargeError) and parcel.count > 1 and not parcel.uncertain:
+            if isinstance(error, SequenceGapError):
+                self._restart(parcel, error)
+            elif isinstance(error, RecordTooLargeError) and parcel.count > 1:
                 self._split(parcel)
             else:
                 self._give_up(parcel, error)
@@ -694,16 +694,13 @@ class Batcher:
             self.forget(request.topic, error)
 
     def _restart(self, parcel: Parcel, error: HoldfastError) -> None:
-        """The broker does not expect this sequence.
+        """The broker does not know what came before this parcel, though it was acknowledged.
 
-        Usually because an earlier parcel was refused; then it only has to
-        follow that one again. Else the broker no longer knows the producer (it
-        was idle for long, or the topic was made anew): sequences start again,
-        unless an earlier try may have been stored.
+        The producer was idle for so long that it was forgotten, or the topic
+        was made anew: sequences start again, unless an earlier try of the
+        parcel may have been stored.
         """
         queue = parcel.queue
-        if not queue.waiting or queue.waiting[0] is not parcel or parcel.base_sequence < 0:
-            return
         parcel.restarts += 1
         if parcel.uncertain or parcel.restarts > _MAX_RESTARTS:
             self._give_up(parcel, error)
@@ -711,7 +708,11 @@ class Batcher:
             queue.new_epoch([parcel, *queue.behind(parcel)])
 
     def _split(self, parcel: Parcel) -> None:
-        """One of these records is too large: halve the batch until it stands alone."""
+        """One of these records is too large: halve the batch until it stands alone.
+
+        The halves keep the sequences: should the whole have been stored after
+        all, the broker knows them as parts of it.
+        """
         queue = parcel.queue
         columns = decode_batch(parcel.data)
         middle = parcel.count // 2
@@ -728,6 +729,9 @@ class Batcher:
             half.count = len(columns.values[cut])
             half.size = sum(map(len, columns.values[cut])) + half.count * RECORD_OVERHEAD
             half.alone = True
+            half.uncertain = parcel.uncertain
+            half.epoch = parcel.epoch
+            half.base_sequence = parcel.base_sequence + (cut.start or 0)
             if parcel.futures is not None:
                 half.futures = parcel.futures[cut]
             halves.append(half)
@@ -737,11 +741,9 @@ class Batcher:
         halves[1].watchers = parcel.watchers
         parcel.settled = True
         at = queue.waiting.index(parcel)
-        behind = queue.behind(parcel)
         del queue.waiting[at]
         queue.waiting.insert(at, halves[1])
         queue.waiting.insert(at, halves[0])
-        queue.new_epoch([*halves, *behind])
 
     def _give_up(self, parcel: Parcel, error: HoldfastError) -> None:
         """Fail a parcel for good, and those behind it that could otherwise be stored twice."""
@@ -820,6 +822,12 @@ class Batcher:
         self.buffered -= parcel.size
         if not parcel.fail(error):
             self._on_lost(error)
+
+
+def _follows(parcel: Parcel) -> bool:
+    """Whether an earlier parcel has to be stored first, or this one is numbered anew."""
+    waiting = parcel.queue.waiting
+    return parcel.base_sequence < 0 or not waiting or waiting[0] is not parcel
 
 
 def _incomplete(request: Request, places: Mapping[int, bus_pb2.PartitionAck]) -> InternalError | None:

@@ -1,0 +1,233 @@
+"""The batcher against a model broker: streams break at any point, requests arrive late, answers get lost.
+
+Whatever happens: what is acknowledged stands where the ack says, nothing is
+stored twice, and each partition keeps the order of the calls.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from holdfast.client.batcher import Batcher, TopicQueue
+from holdfast.client.types import Ack
+from holdfast.errors import (
+    DeadlineExceededError,
+    HoldfastError,
+    OutcomeUnknownError,
+    OverloadedError,
+    RecordTooLargeError,
+)
+from holdfast.records import Compression
+from holdfast.v1 import bus_pb2
+
+from .model_broker import POISON, ModelBroker, to_result
+
+PARTITIONS = 3
+
+
+class World:
+    """A batcher, a stream, and the broker behind it, under a clock of their own."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, in_flight: int, batch_bytes: int) -> None:
+        self.loop = loop
+        self.now = 0.0
+        self.broker = ModelBroker(PARTITIONS)
+        self.batcher = Batcher(
+            producer_id=7,
+            batch_bytes=batch_bytes,
+            max_in_flight=in_flight,
+            max_buffered_bytes=1 << 30,
+            compression=Compression.NONE,
+            now=lambda: self.now,
+            on_work=self._on_work,
+            on_full=lambda _: None,
+            on_lost=lambda _: None,
+        )
+        self.topic: TopicQueue = self.batcher.topic("t")
+        self.batcher.route(self.topic, PARTITIONS, 0)
+        self.wire: deque[bytes] = deque()
+        self.answers: deque[bus_pb2.PublishResult] = deque()
+        #: Streams the client has left, whose requests may still arrive.
+        self.ghosts: list[deque[bytes]] = []
+        self.published: list[tuple[bytes, asyncio.Future[Ack]]] = []
+
+    def _on_work(self, topic: TopicQueue) -> None:
+        topic.armed = True
+
+    def publish(self, key: int, poison: bool = False, timeout: float = 30.0) -> None:
+        value = b"%d" % len(self.published) + (POISON if poison else b"")
+        future: asyncio.Future[Ack] = self.loop.create_future()
+        self.published.append((value, future))
+        self.batcher.add("t", value, b"k%d" % key if key else b"", 0, None, future, timeout)
+
+    def pump(self, due: bool) -> None:
+        self.topic.due = self.topic.due or due
+        while self.batcher.ready(self.topic):
+            request = self.batcher.next_request(self.topic)
+            if request is None:
+                break
+            self.wire.append(self.batcher.message(request))
+
+    def arrive(self, fault: str) -> None:
+        """The oldest request reaches the broker; ``fault`` is what becomes of it."""
+        if not self.wire:
+            return
+        request = bus_pb2.PublishRequest.FromString(self.wire.popleft())
+        self.answers.append(self._answer(request, fault))
+
+    def _answer(self, request: bus_pb2.PublishRequest, fault: str) -> bus_pb2.PublishResult:
+        if fault == "overloaded":
+            return to_result(request.request_id, None, OverloadedError("full"))
+        if fault == "unknown, not stored":
+            return to_result(request.request_id, None, OutcomeUnknownError("who knows"))
+        try:
+            response = self.broker.publish(request)
+        except HoldfastError as error:
+            return to_result(request.request_id, None, error)
+        if fault == "unknown, stored":
+            return to_result(request.request_id, None, OutcomeUnknownError("who knows"))
+        return to_result(request.request_id, response, None)
+
+    def ghost(self, which: int) -> None:
+        """A request of a stream left behind arrives after all."""
+        if self.ghosts:
+            stream = self.ghosts[which % len(self.ghosts)]
+            if stream:
+                self.broker.ghostly = True
+                self._answer(bus_pb2.PublishRequest.FromString(stream.popleft()), "")
+                self.broker.ghostly = False
+
+    def hear(self) -> None:
+        """An answer reaches the client; after a refusal it starts over, as the producer does."""
+        if self.answers:
+            self.batcher.on_result(self.answers.popleft())
+            if self.batcher.refused and not self.answers:
+                self.cut()
+
+    def cut(self) -> None:
+        """The stream ends for the client."""
+        self.ghosts.append(self.wire)
+        self.wire = deque()
+        self.answers.clear()
+        self.batcher.on_break()
+
+    def round(self, faults: list[str]) -> None:
+        """Everything leaves, arrives with these faults, and is heard of."""
+        self.pump(due=True)
+        for fault in faults:
+            self.arrive(fault)
+        while self.answers:
+            self.hear()
+
+    def late(self, seconds: float) -> None:
+        self.now += seconds
+        self.batcher.expire(self.now)
+
+    def run_down(self) -> None:
+        """No more faults: everything gets an answer."""
+        for _ in range(10_000):
+            self.pump(due=True)
+            while self.wire:
+                self.arrive("")
+            if not self.answers:
+                break
+            while self.answers:
+                self.hear()
+        assert not self.batcher.outstanding()
+
+    def check(self) -> None:
+        assert self.batcher.buffered == 0
+        stored = [value for log in self.broker.logs for value in log]
+        assert len(stored) == len(set(stored)), "stored twice"
+        place = {value: (p, at) for p, log in enumerate(self.broker.logs) for at, value in enumerate(log)}
+        for value, future in self.published:
+            assert future.done()
+            error = future.exception()
+            if error is None:
+                ack = future.result()
+                assert place[value] == (ack.partition, ack.offset)
+            elif isinstance(error, RecordTooLargeError):
+                assert POISON in value
+                assert value not in place
+            else:
+                assert isinstance(error, OutcomeUnknownError | DeadlineExceededError), error
+        for log in self.broker.logs:
+            numbers = [int(value) for value in log]
+            assert numbers == sorted(numbers), "out of order"
+
+
+FAULTS = st.sampled_from(["", "", "", "overloaded", "unknown, stored", "unknown, not stored"])
+#: Records for a key; now and then one that is refused.
+PUBLISH = st.tuples(
+    st.just("publish"),
+    st.integers(0, 3),
+    st.sampled_from([False] * 12 + [True]),
+    st.sampled_from([5.0, 30.0]),
+)
+ACTIONS = st.one_of(
+    PUBLISH,
+    PUBLISH,
+    st.tuples(st.just("pump"), st.booleans()),
+    st.tuples(st.just("arrive"), FAULTS),
+    st.tuples(st.just("hear")),
+    st.tuples(st.just("round"), st.lists(FAULTS, max_size=6)),
+    st.tuples(st.just("cut")),
+    st.tuples(st.just("ghost"), st.integers(0, 3)),
+    st.tuples(st.just("late"), st.sampled_from([1.0, 6.0, 20.0])),
+)
+
+
+@pytest.fixture(scope="module")
+def loop():  # type: ignore[no-untyped-def]
+    made = asyncio.new_event_loop()
+    yield made
+    made.close()
+
+
+def play(world: World, actions: list[tuple[Any, ...]]) -> None:
+    for name, *arguments in actions:
+        getattr(world, name)(*arguments)
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    actions=st.lists(ACTIONS, max_size=120),
+    in_flight=st.integers(1, 8),
+    batch_bytes=st.sampled_from([1, 1, 200, 1 << 16]),
+)
+def test_exactly_what_was_published_once_and_in_order(
+    loop: asyncio.AbstractEventLoop, actions: list[tuple[Any, ...]], in_flight: int, batch_bytes: int
+) -> None:
+    world = World(loop, in_flight, batch_bytes)
+    play(world, actions)
+    world.cut()
+    world.run_down()
+    world.check()
+
+
+def test_a_forgotten_producer_starts_again(loop: asyncio.AbstractEventLoop) -> None:
+    world = World(loop, 5, 1 << 16)
+    world.publish(1)
+    world.run_down()
+    world.broker.rows.clear()
+    world.publish(1)
+    world.publish(2)
+    world.run_down()
+    world.check()
+    assert all(future.exception() is None for _, future in world.published)
+
+
+def test_only_the_record_that_is_too_large_fails(loop: asyncio.AbstractEventLoop) -> None:
+    world = World(loop, 5, 1 << 16)
+    for number in range(50):
+        world.publish(number % 4, poison=number == 23)
+    world.run_down()
+    world.check()
+    failed = [value for value, future in world.published if future.exception() is not None]
+    assert failed == [b"23" + POISON]
