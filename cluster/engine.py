@@ -22,6 +22,9 @@ __all__ = ["Engine", "EngineSettings"]
 
 # PySyncObj compares times strictly: wake just after a deadline, not at it.
 _TICK = 0.0001
+# A stopping leader waits at most so many turns of so many seconds for its successor.
+_HAND_OVER_TURNS = 50
+_HAND_OVER_TURN = 0.005
 
 
 class Engine:
@@ -164,10 +167,24 @@ class Engine:
         try:
             while not self._stopping:
                 self.turn(1.0)
+            self._hand_over()
         finally:
             self.core.snapshots.stop_sending()
             self.core.snapshots.stop_receiving()
             self._transport.close()
+
+    def _hand_over(self) -> None:
+        """A leader that stops lets a follower take over first, rather than be missed."""
+        core = self.core
+        asked = None
+        for _ in range(_HAND_OVER_TURNS):
+            if not core.leading:
+                return
+            if asked is None:
+                asked = core.transfer_leadership()
+                if asked is None and not any(f.connected for f in core.followers.values()):
+                    return
+            self.turn(_HAND_OVER_TURN)
 
     def next_wakeup(self, now: float) -> float:
         """When a turn is due though nothing arrives, on the engine's clock."""
@@ -203,9 +220,10 @@ class Engine:
         self._again = False
         if wait > 0:
             self._idle = True
-            # A proposal that came before the flag was up has woken nobody.
-            if requests.queue.waiting and requests.next_wakeup(now) == now:
-                wait = 0.0
+            # A request that came before the flag was up has woken nobody.
+            due = requests.next_wakeup(now)
+            if due is not None:
+                wait = max(0.0, min(wait, due - now))
         arrived = self._transport.poll(wait)
         self._idle = False
 
@@ -253,16 +271,17 @@ class Engine:
                     requests.appended_ops,
                     requests.appended_entries,
                     requests.appended_bytes,
-                    0,
+                    core.applied_entries,
                     core.applied_ops,
                     committed,
                     ticked - began,
-                    0.0,
+                    core.apply_s,
                     clock() - ticked if committed else 0.0,
                 )
             )
         requests.appended_ops = requests.appended_entries = requests.appended_bytes = 0
-        core.applied_ops = 0
+        core.applied_ops = core.applied_entries = 0
+        core.apply_s = 0.0
 
     def _report(self, completed: Requests) -> None:
         """Tell what is visible now, and whatever ended since."""

@@ -28,16 +28,16 @@ class TurnCompleted:
 
 @dataclass(frozen=True, slots=True)
 class ProposalTimings:
-    """How long the operations of one log entry took, from proposal to result.
+    """How long the operations of one log entry took on the leader that appended it.
 
-    ``propose_us`` etc. are not per operation: one object per applied entry.
+    One event per entry, not per operation.
     """
 
     index: int
     ops: int
     bytes: int
-    queued_s: float  # oldest proposal: from propose() to the append
-    replicate_s: float  # from the append to committed by a majority
+    queued_s: float  # the oldest operation: from propose() to the append
+    replicate_s: float  # from the append until a majority had it and its turn to apply came
     apply_s: float
 
 

@@ -53,6 +53,8 @@ from holdfast.v1 import log_pb2
 
 _FOLLOWER, _CANDIDATE, _LEADER = 0, 1, 2
 _ROLES = (Role.FOLLOWER, Role.CANDIDATE, Role.LEADER)
+#: Entries the base of the log moves by, about.
+_TRIM_STEP = 256
 #: A frame of a higher term makes its receiver step down. Not here: appends and
 #: votes (PySyncObj's business) and questions that must not disturb.
 _STEP_DOWN = frozenset({"append_reply", "vote_reply", "snapshot_reply"})
@@ -147,7 +149,12 @@ class RaftCore(SyncObj):  # type: ignore[misc]  # pysyncobj has no types
         self.pre_vote = PreVote(settings, rng, len(others) + 1)
         self.no_room = False
         self.touched: set[tuple[int, int]] = set()
+        #: Of the present turn.
         self.applied_ops = 0
+        self.applied_entries = 0
+        self.apply_s = 0.0
+        #: Of the entry applied last.
+        self.entry_apply_s = 0.0
         self._votes: set[tuple[int, str]] = set()
         self._heard_leader_at = float("-inf")
         self._commit_floor = 0
@@ -705,7 +712,10 @@ class RaftCore(SyncObj):  # type: ignore[misc]  # pysyncobj has no types
             return False
         journal = self.journal
         budget = self.settings.apply_bytes
-        while index < last and budget > 0:
+        clock = self.clock.monotonic
+        began = before = clock()
+        until = began + self.settings.apply_time
+        while index < last and budget > 0 and before <= until:
             index += 1
             command = journal.command(index)
             term = journal.term(index)
@@ -719,7 +729,12 @@ class RaftCore(SyncObj):  # type: ignore[misc]  # pysyncobj has no types
             # 13: past the entry whatever it gave; only a failing store stops here.
             self._SyncObj__raftLastApplied = index
             journal.set_applied(index)
+            self.applied_entries += 1
+            after = clock()
+            self.entry_apply_s = after - before
+            before = after
             self.host.applied(index, term or 0, results)
+        self.apply_s += before - began
         return False
 
     def _SyncObj__sendAppendEntries(self) -> None:
@@ -762,16 +777,20 @@ class RaftCore(SyncObj):  # type: ignore[misc]  # pysyncobj has no types
     def _trim_target(self) -> int:
         """How far the log can be let go: kept are a stretch for restarts and one more for laggards."""
         settings = self.settings
-        base = self.journal.base_index
-        applied = min(self.journal.stored_applied, self.journal.durable_index)
-        if applied - base <= settings.keep_entries * 2:
-            return base
-        target = applied - settings.keep_entries
+        journal = self.journal
+        base = journal.base_index
+        applied = min(journal.stored_applied, journal.durable_index)
+        target = max(applied - settings.keep_entries, journal.index_behind(settings.keep_bytes))
+        target = min(target, applied)
         if self._SyncObj__raftState == _LEADER:
-            floor = applied - settings.keep_entries_for_laggards
+            floor = max(
+                applied - settings.keep_entries_for_laggards,
+                journal.index_behind(settings.keep_bytes_for_laggards),
+            )
             for follower in self.followers.values():
                 target = min(target, max(floor, self.match_index(follower)))
-        return max(base, target)
+        # In steps, so that the base is not written with every turn.
+        return target if target - base >= min(settings.keep_entries, _TRIM_STEP) else base
 
     def _SyncObj__loadDumpFile(self, clearJournal: bool) -> None:
         raise InternalError("PySyncObj loads no state here")  # 4, 5

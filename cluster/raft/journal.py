@@ -13,6 +13,7 @@ Nothing here commits: the engine does, once per turn, and then calls
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
+from collections import deque
 from collections.abc import Iterator
 from typing import overload
 
@@ -22,6 +23,7 @@ from holdfast.storage import journal as rows
 from holdfast.storage.port import Store
 
 _BASE = Command(NO_OP, b"")
+_MARK_BYTES = 1 << 20
 
 
 class LazySlice:
@@ -104,6 +106,9 @@ class StoreJournal:
         self._cache_low = self.last_index + 1
         self.last_term = self._terms[-1]
         self._last = (_BASE, self.last_index, self.last_term)
+        # (index, bytes of the log up to it since the start), about one per MiB.
+        self._marks: deque[tuple[int, int]] = deque()
+        self._appended_bytes = 0
         #: True when a commit is owed before anything that confirms it may leave.
         self.needs_commit = False
 
@@ -135,6 +140,9 @@ class StoreJournal:
         self._last = (_BASE, index, term)
         self.needs_commit = True
         self._remember(index, command)
+        self._appended_bytes += len(data)
+        if not self._marks or self._appended_bytes - self._marks[-1][1] >= _MARK_BYTES:
+            self._marks.append((index, self._appended_bytes))
 
     def __len__(self) -> int:
         return self.last_index - self.base_index + 1
@@ -179,6 +187,8 @@ class StoreJournal:
         self.last_index = index - 1
         self._cache_low = min(self._cache_low, index)
         self.durable_index = min(self.durable_index, self.last_index)
+        while self._marks and self._marks[-1][0] >= index:
+            self._marks.pop()
         keep = bisect_left(self._starts, index)
         del self._starts[keep:]
         del self._terms[keep:]
@@ -273,6 +283,16 @@ class StoreJournal:
             if command.kind == COMMAND:
                 yield command
 
+    def index_behind(self, size: int) -> int:
+        """About the index that the newest ``size`` bytes of the log start at; the base when not known."""
+        # What was there at the start is not measured, and goes first.
+        wanted = self._appended_bytes - size
+        if wanted <= 0:
+            return self.base_index
+        marks = self._marks
+        at = bisect_right(marks, wanted, key=lambda mark: mark[1])
+        return marks[at - 1][0] if at else self.base_index
+
     def set_applied(self, index: int) -> None:
         """``index`` is applied by the effects in the open transaction."""
         self.applied_index = index
@@ -312,6 +332,8 @@ class StoreJournal:
             del self._terms[:keep]
             self._starts[0] = to_index
             self.base_index = to_index
+            while len(self._marks) > 1 and self._marks[1][0] <= to_index:
+                self._marks.popleft()
         return visited
 
     def _remember(self, index: int, command: Command) -> None:

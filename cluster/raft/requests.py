@@ -258,15 +258,15 @@ class Requests:
             if proposal is not None:
                 self._answer(proposal, results[at], None, index)
         if self._emit is not None:
-            now = self._clock.monotonic()
+            apply_s = self._core.entry_apply_s
             self._emit(
                 events.ProposalTimings(
                     index,
                     len(waiting.proposals),
                     waiting.size,
                     waiting.appended_at - waiting.queued_at,
-                    now - waiting.appended_at,
-                    0.0,
+                    self._clock.monotonic() - apply_s - waiting.appended_at,
+                    apply_s,
                 )
             )
 

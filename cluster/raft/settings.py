@@ -37,9 +37,9 @@ class EngineSettings:
     max_op_bytes: int = 16 * MIB
     #: Operations are merged into entries of about this size...
     entry_bytes: int = 1 * MIB
-    entry_ops: int = 4096
+    entry_ops: int = 1024
     #: ...and one turn appends at most this much.
-    turn_append_bytes: int = 8 * MIB
+    turn_append_bytes: int = 4 * MIB
     #: A leader stops appending while this much is not committed.
     max_uncommitted_bytes: int = 64 * MIB
 
@@ -50,16 +50,19 @@ class EngineSettings:
     window_bytes: int = 8 * MIB
     window_messages: int = 256
     cache_bytes: int = 32 * MIB
-    #: An entry in flight without any answer for this long is sent again.
-    resend_after: float = 1.0
 
     # -- apply
     apply_entries: int = 512
     apply_bytes: int = 8 * MIB
+    #: A turn that applied for this long goes on to the heartbeats.
+    apply_time: float = 0.02
 
-    # -- log trimming, in entries
+    # -- log trimming: what is kept behind the applied index, whichever is less,
+    # for followers that were away for a moment, and for those that lag.
     keep_entries: int = 8_192
+    keep_bytes: int = 256 * MIB
     keep_entries_for_laggards: int = 200_000
+    keep_bytes_for_laggards: int = 2048 * MIB
     trim_rows_per_turn: int = 256
 
     # -- storage
