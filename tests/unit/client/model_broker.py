@@ -1,4 +1,4 @@
-"""A broker's side of publishing as the wire contract promises it, written independently of the broker's code."""
+"""The broker's side of publishing as the wire contract has it; shares no code with the broker."""
 
 from __future__ import annotations
 

@@ -28,16 +28,16 @@ from holdfast.v1 import bus_pb2
 
 from .model_broker import POISON, ModelBroker, to_result
 
-PARTITIONS = 3
-
 
 class World:
     """A batcher, a stream, and the broker behind it, under a clock of their own."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, in_flight: int, batch_bytes: int) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, in_flight: int, batch_bytes: int, partitions: int = 3
+    ) -> None:
         self.loop = loop
         self.now = 0.0
-        self.broker = ModelBroker(PARTITIONS)
+        self.broker = ModelBroker(partitions)
         self.batcher = Batcher(
             producer_id=7,
             batch_bytes=batch_bytes,
@@ -50,7 +50,7 @@ class World:
             on_lost=lambda _: None,
         )
         self.topic: TopicQueue = self.batcher.topic("t")
-        self.batcher.route(self.topic, PARTITIONS, 0)
+        self.batcher.route(self.topic, partitions, 0)
         self.wire: deque[bytes] = deque()
         self.answers: deque[bus_pb2.PublishResult] = deque()
         #: Streams the client has left, whose requests may still arrive.
@@ -195,20 +195,108 @@ def play(world: World, actions: list[tuple[Any, ...]]) -> None:
         getattr(world, name)(*arguments)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(
     actions=st.lists(ACTIONS, max_size=120),
     in_flight=st.integers(1, 8),
     batch_bytes=st.sampled_from([1, 1, 200, 1 << 16]),
+    partitions=st.sampled_from([1, 3]),
 )
 def test_exactly_what_was_published_once_and_in_order(
-    loop: asyncio.AbstractEventLoop, actions: list[tuple[Any, ...]], in_flight: int, batch_bytes: int
+    loop: asyncio.AbstractEventLoop,
+    actions: list[tuple[Any, ...]],
+    in_flight: int,
+    batch_bytes: int,
+    partitions: int,
 ) -> None:
-    world = World(loop, in_flight, batch_bytes)
+    world = World(loop, in_flight, batch_bytes, partitions)
     play(world, actions)
     world.cut()
     world.run_down()
+    while any(world.ghosts):
+        world.ghost(0)
+        world.ghosts = [ghost for ghost in world.ghosts if ghost]
     world.check()
+
+
+def test_what_follows_a_doubtful_batch_is_not_sent_under_new_sequences(
+    loop: asyncio.AbstractEventLoop,
+) -> None:
+    """Both were stored, their answers lost; the first one's time is up before it can be repeated."""
+    world = World(loop, 8, 1, partitions=1)
+    world.publish(0, timeout=5.0)
+    world.publish(0)
+    world.publish(0)
+    world.pump(due=True)
+    world.arrive("")
+    world.arrive("")
+    world.cut()
+    world.late(6.0)
+    world.run_down()
+    world.check()
+    first, second, third = [future.exception() for _, future in world.published]
+    assert isinstance(first, DeadlineExceededError)
+    assert isinstance(second, OutcomeUnknownError)
+    assert third is None  # it had not left
+    assert world.broker.logs == [[b"0", b"1", b"2"]]
+
+
+def test_an_unknown_outcome_is_doubtful(loop: asyncio.AbstractEventLoop) -> None:
+    world = World(loop, 8, 1, partitions=1)
+    world.publish(0, timeout=5.0)
+    world.publish(0)
+    world.publish(0)
+    world.round(["unknown, stored", "unknown, stored"])
+    world.late(6.0)
+    world.run_down()
+    world.check()
+    assert world.broker.logs == [[b"0", b"1", b"2"]]
+
+
+def test_what_stands_before_a_batch_given_up_keeps_its_sequences(loop: asyncio.AbstractEventLoop) -> None:
+    world = World(loop, 8, 1, partitions=1)
+    world.publish(0)
+    world.publish(0, timeout=5.0)
+    world.publish(0)
+    world.pump(due=True)
+    world.arrive("")
+    world.cut()
+    world.late(6.0)
+    world.run_down()
+    world.check()
+    assert world.broker.logs == [[b"0", b"2"]]
+
+
+def test_a_batch_under_way_is_doubtful_when_its_time_is_up(loop: asyncio.AbstractEventLoop) -> None:
+    world = World(loop, 8, 1, partitions=1)
+    world.publish(0, timeout=5.0)
+    world.publish(0)
+    world.pump(due=True)
+    world.late(6.0)
+    world.arrive("")
+    world.arrive("")
+    world.run_down()
+    world.check()
+    assert world.broker.logs == [[b"0", b"1"]]
+
+
+def test_a_new_epoch_waits_until_the_old_one_is_done(loop: asyncio.AbstractEventLoop) -> None:
+    """Else it would fence a batch that has to be repeated."""
+    world = World(loop, 8, 1, partitions=1)
+    world.publish(0)
+    world.publish(0, timeout=5.0)
+    world.publish(0)
+    world.pump(due=True)
+    world.arrive("overloaded")
+    world.hear()
+    world.cut()
+    world.late(6.0)  # the second is given up: the third gets a new epoch
+    world.publish(0)
+    world.round(["overloaded", "", "", ""])
+    world.run_down()
+    world.check()
+    assert isinstance(world.published[1][1].exception(), DeadlineExceededError)
+    assert world.broker.logs[0][0] == b"0"
 
 
 def test_a_forgotten_producer_starts_again(loop: asyncio.AbstractEventLoop) -> None:
