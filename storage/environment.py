@@ -16,6 +16,7 @@ from typing import Any
 import lmdb
 
 from holdfast.errors import ClosedError, StorageError
+from holdfast.storage import groundwork
 from holdfast.storage.port import Table
 
 #: Enough for every event-loop read and export of a broker at once.
@@ -46,7 +47,7 @@ class Environment:
                 str(path),
                 map_size=map_size,
                 subdir=True,
-                max_dbs=len(Table),
+                max_dbs=len(Table) + 1,  # and the ballast
                 max_readers=_MAX_READERS,
                 # Recycled read transactions: a snapshot costs a microsecond.
                 max_spare_txns=16,
@@ -56,8 +57,19 @@ class Environment:
                 table: self.env.open_db(table.value.encode()) for table in Table
             }
             self.page_size: int = self.env.stat()["psize"]
+            #: Pages that never change: both meta pages, the main table's, the ballast.
+            self.fixed_pages = 3 + self._ballast_pages()
         except (lmdb.Error, OSError) as error:
             raise StorageError(f"cannot open the environment {path}: {error}") from error
+
+    def _ballast_pages(self) -> int:
+        try:
+            ballast = self.env.open_db(groundwork.BALLAST, create=False)
+        except lmdb.NotFoundError:
+            return 0
+        with self.env.begin() as txn:
+            stat = txn.stat(ballast)
+        return int(stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"])
 
     def enter(self) -> bool:
         """Count one reader in; False when the environment is on its way out."""

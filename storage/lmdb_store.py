@@ -26,8 +26,6 @@ from holdfast.storage.port import MAX_KEY_BYTES, Reader, Staged, Table, Usage, W
 DEFAULT_MAP_SIZE = 1 << 40
 #: How long a reading of the file system's free space is good for, in seconds.
 _STATVFS_AGE = 0.2
-#: Both meta pages and the main table's page: not counted by the tables' statistics.
-_FIXED_PAGES = 3
 
 _NO_SPACE = frozenset((errno.ENOSPC, errno.EDQUOT))
 
@@ -166,7 +164,7 @@ class _Snapshot:
 
 
 class _LmdbWriter(_View, Writer):
-    __slots__ = ("_delete", "_put", "changed", "failed", "txn")
+    __slots__ = ("_delete", "_fixed_pages", "_put", "changed", "failed", "txn")
 
     def __init__(self, environment: Environment) -> None:
         try:
@@ -176,6 +174,7 @@ class _LmdbWriter(_View, Writer):
         super().__init__(self.txn, environment.dbs)
         self._put = self.txn.put
         self._delete = self.txn.delete
+        self._fixed_pages = environment.fixed_pages
         self.changed = False
         self.failed: str | None = None
 
@@ -217,7 +216,7 @@ class _LmdbWriter(_View, Writer):
 
     def pages(self) -> int:
         """Pages in use as this transaction sees them, those of the free list aside."""
-        total = _FIXED_PAGES
+        total = self._fixed_pages
         for db in self._dbs.values():
             stat = self._stat(db)
             total += stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"]

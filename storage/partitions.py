@@ -131,12 +131,18 @@ def append_batch(
 
 
 def add_refs(w: Writer, log_index: int, n: int) -> None:
-    """``n`` more batches of the entry at ``log_index`` are wanted."""
+    """``n`` more batches of the entry at ``log_index`` are wanted.
+
+    Raises:
+        StorageError: a later entry has been given references before this one;
+            entries are applied in order.
+    """
     key = journal.row_key(log_index)
     old = w.get(Table.REFS, key)
-    if old is not None:
-        n += _U32.unpack(old)[0]
-    w.put(Table.REFS, key, _U32.pack(n))
+    if old is None:
+        w.append(Table.REFS, key, _U32.pack(n))
+    else:
+        w.put(Table.REFS, key, _U32.pack(n + _U32.unpack(old)[0]))
 
 
 def index_at(r: Reader, topic_id: int, partition: int, offset: int) -> IndexRow | None:

@@ -109,13 +109,19 @@ class Usage:
     disk_free: int  # free in the file system
     reusable: int = 0  # freed pages inside the environment: room without growing the file
 
-    def has_room(self, reserve: int) -> bool:
-        """True when ``reserve`` more bytes fit both the quota and the disk.
+    def room(self, reserve: int) -> int:
+        """Bytes that fit both the quota and the disk beside ``reserve``; negative when it does not fit itself.
 
         Freed pages count for the disk by half only: a large value needs a run
-        of pages, and may not find one among the holes.
+        of pages, and may not find one among the holes. For the same reason half
+        of the reserve has to be free on the disk itself.
         """
-        return self.used + reserve <= self.quota and self.disk_free + self.reusable // 2 >= reserve
+        disk = min(self.disk_free + self.reusable // 2 - reserve, self.disk_free - reserve // 2)
+        return min(self.quota - self.used - reserve, disk)
+
+    def has_room(self, reserve: int) -> bool:
+        """True when ``reserve`` more bytes fit both the quota and the disk, see ``room``."""
+        return self.room(reserve) >= 0
 
 
 class Staged(Protocol):
