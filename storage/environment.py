@@ -58,18 +58,22 @@ class Environment:
             }
             self.page_size: int = self.env.stat()["psize"]
             #: Pages that never change: both meta pages, the main table's, the ballast.
-            self.fixed_pages = 3 + self._ballast_pages()
+            self.fixed_pages = 3
+            #: Free pages between those of the ballast, in runs too short for payload.
+            self.scattered_pages = 0
+            self._count_ballast()
         except (lmdb.Error, OSError) as error:
             raise StorageError(f"cannot open the environment {path}: {error}") from error
 
-    def _ballast_pages(self) -> int:
+    def _count_ballast(self) -> None:
         try:
             ballast = self.env.open_db(groundwork.BALLAST, create=False)
         except lmdb.NotFoundError:
-            return 0
+            return
         with self.env.begin() as txn:
             stat = txn.stat(ballast)
-        return int(stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"])
+        self.fixed_pages += stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"]
+        self.scattered_pages = stat["entries"] * groundwork.RUN_PAGES
 
     def enter(self) -> bool:
         """Count one reader in; False when the environment is on its way out."""

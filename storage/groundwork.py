@@ -25,7 +25,7 @@ from holdfast.errors import StorageError
 #: Table of the pages that keep the free runs apart.
 BALLAST = b"ballast"
 
-_RUN_PAGES = 8  # 32 KiB: shorter than what a large batch needs
+RUN_PAGES = 8  # 32 KiB: shorter than what a large batch needs
 _PAGE_HEADER = 16  # of a run of pages that holds a value
 _KEEP = b"k"
 _FREE = b"f"
@@ -57,9 +57,9 @@ def lay(path: Path, map_size: int, total_bytes: int) -> None:
 def _fill(env: lmdb.Environment, total_bytes: int) -> None:
     page: int = env.stat()["psize"]
     ballast = env.open_db(BALLAST)
-    run = bytes(_RUN_PAGES * page - _PAGE_HEADER)
+    run = bytes(RUN_PAGES * page - _PAGE_HEADER)
     single = bytes(page - _PAGE_HEADER)
-    runs = total_bytes // ((_RUN_PAGES + 1) * page)
+    runs = total_bytes // ((RUN_PAGES + 1) * page)
     with env.begin(write=True, db=ballast) as txn:
         for i in range(runs):
             # In this order, so that the rows lie side by side in the file.

@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 import os
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -24,8 +23,6 @@ from holdfast.storage.port import MAX_KEY_BYTES, Reader, Staged, Table, Usage, W
 
 #: Address space, not disk or memory; set once, because it cannot grow under readers.
 DEFAULT_MAP_SIZE = 1 << 40
-#: How long a reading of the file system's free space is good for, in seconds.
-_STATVFS_AGE = 0.2
 
 _NO_SPACE = frozenset((errno.ENOSPC, errno.EDQUOT))
 
@@ -342,7 +339,6 @@ class LmdbStore:
         self._housing = housing or Housing()
         self._side = WriteSide(Environment(path, map_size))
         self._closed = False
-        self._disk: tuple[float, int] = (float("-inf"), 0)
         self._removers: list[threading.Thread] = []
 
     @property
@@ -384,7 +380,8 @@ class LmdbStore:
             extent = (side.environment.env.info()["last_pgno"] + 1) * page
         finally:
             side.environment.leave()
-        return Usage(used, self._quota, self._disk_free(), max(0, extent - used))
+        scattered = side.environment.scattered_pages * page
+        return Usage(used, self._quota, self._disk_free(), max(0, extent - used - scattered))
 
     def stage(self) -> Staged:
         if self._closed:
@@ -414,13 +411,9 @@ class LmdbStore:
             # A snapshot took over between the two lines above: enter that one.
 
     def _disk_free(self) -> int:
-        at, free = self._disk
-        now = time.monotonic()
-        if now - at > _STATVFS_AGE:
-            stat = os.statvfs(self.path)
-            free = stat.f_bavail * stat.f_frsize
-            self._disk = (now, free)
-        return free
+        # Not remembered: a fast writer fills what was free a moment ago.
+        stat = os.statvfs(self.path)
+        return stat.f_bavail * stat.f_frsize
 
     def _check_switch(self) -> None:
         if self._closed:

@@ -110,7 +110,7 @@ class Usage:
     reusable: int = 0  # freed pages inside the environment: room without growing the file
 
     def room(self, reserve: int) -> int:
-        """Bytes that fit both the quota and the disk beside ``reserve``; negative when it does not fit itself.
+        """Bytes that fit quota and disk beside ``reserve``; negative when it does not fit itself.
 
         Freed pages count for the disk by half only: a large value needs a run
         of pages, and may not find one among the holes. For the same reason half

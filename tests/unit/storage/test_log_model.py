@@ -9,7 +9,8 @@ counts included.
 from __future__ import annotations
 
 import copy
-from contextlib import ExitStack
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 
 from hypothesis import settings
@@ -19,6 +20,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from holdfast.storage import journal, partitions
 from holdfast.storage.partitions import IndexRow, PartitionState
 from holdfast.storage.port import Reader, Store, Table
+
+FreshStore = Callable[[], AbstractContextManager[Store]]
 
 PARTITIONS = 3
 TIMES = st.integers(-20, 20)
@@ -58,12 +61,12 @@ class Model:
 
 
 class LogMachine(RuleBasedStateMachine):
-    fresh_store: object = None  # set by the test
+    fresh_store: FreshStore  # set by the test
 
     @initialize()
     def begin(self) -> None:
         self.stack = ExitStack()
-        self.store: Store = self.stack.enter_context(type(self).fresh_store())  # type: ignore[operator]
+        self.store: Store = self.stack.enter_context(type(self).fresh_store())
         self.model = Model()
         w = self.store.writer()
         for p in range(PARTITIONS):
@@ -219,8 +222,8 @@ def same_batch(r: Reader, row: IndexRow, b: Batch) -> None:
     assert (row.min_timestamp_us, row.max_timestamp_us) == (b.low, b.high)
 
 
-def test_logs_match_the_model(fresh_store: object) -> None:
-    machine = type("Machine", (LogMachine,), {"fresh_store": staticmethod(fresh_store)})  # type: ignore[call-overload]
+def test_logs_match_the_model(fresh_store: FreshStore) -> None:
+    machine = type("Machine", (LogMachine,), {"fresh_store": staticmethod(fresh_store)})
     run_state_machine_as_test(
         machine, settings=settings(max_examples=40, stateful_step_count=25, deadline=None)
     )

@@ -246,6 +246,11 @@ def test_room() -> None:
     assert not Usage(used=10, quota=20, disk_free=100).has_room(11)
     assert not Usage(used=10, quota=1000, disk_free=5).has_room(11)
     assert Usage(used=10, quota=1000, disk_free=5, reusable=20).has_room(11)
+    # Holes may be too short: half of the reserve has to be free on the disk.
+    assert not Usage(used=10, quota=1000, disk_free=5, reusable=200).has_room(12)
+    assert Usage(used=10, quota=100, disk_free=50).room(20) == 30
+    assert Usage(used=10, quota=50, disk_free=500).room(20) == 20
+    assert Usage(used=50, quota=50, disk_free=500).room(20) == -20
 
 
 def test_closed(store: Store) -> None:
