@@ -60,6 +60,7 @@ class Shipper:
             if next_index <= journal.base_index:
                 core.snapshots.feed(follower, now, beat)
                 continue
+            core.snapshots.not_needed(follower)
             sent = False
             if next_index <= last and now >= follower.paused_until:
                 sent = self._entries(follower, next_index, last, now, made)

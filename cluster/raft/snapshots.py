@@ -236,6 +236,11 @@ class Snapshots:
         if sending is not None:
             sending.close()
 
+    def not_needed(self, follower: Follower) -> None:
+        """The log reaches the follower after all: a late ack came while its snapshot was on the way."""
+        if self._sending:
+            self._drop(follower)
+
     def link_lost(self, follower: Follower) -> None:
         """What was under way to or from this peer begins anew on a new link."""
         self._drop(follower)

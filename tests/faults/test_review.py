@@ -50,3 +50,18 @@ def test_half_a_snapshot_is_let_go_when_another_leader_sends_entries() -> None:
     node.receive("c", append(2, (1, 0), [(2, 2, None)]))
     answer = snapshot_replies(node.receive("c", chunk(2, data[40:80], 40, covers=covers)))
     assert [reply.next_offset for reply in answer] == [0], "nothing is half received any more"
+
+
+def test_a_snapshot_nobody_needs_any_more_is_dropped() -> None:
+    """A late ack made it needless; its timer, never served again, kept the leader spinning."""
+    leader = needs_snapshot(Clock())
+    leader.tick(0.2)
+    leader.receive("b", append_reply(leader.term, leader.last_index))
+    for _ in range(20):
+        leader.receive("b", append_reply(leader.term, leader.last_index))
+        leader.receive("c", append_reply(leader.term, leader.last_index))
+        leader.tick(0.1)
+    leader.tick()
+    now = leader.clock.now
+    assert leader.engine.next_wakeup(now) > now
+    assert not leader.engine.core.snapshots._sending
