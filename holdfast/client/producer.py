@@ -13,12 +13,13 @@ from typing import Any
 import grpc
 
 from holdfast.client.backoff import Backoff
-from holdfast.client.batcher import RECORD_OVERHEAD, AckFuture, Batcher, DoneFuture, TopicQueue
+from holdfast.client.batcher import Batcher
 from holdfast.client.connection import GET_TOPIC, Connection, Endpoint, settle
 from holdfast.client.expiry import Expiry
 from holdfast.client.failures import from_rpc
 from holdfast.client.inputs import HeadersInput, to_bytes, to_headers, to_key
 from holdfast.client.options import ClientOptions
+from holdfast.client.parcels import RECORD_OVERHEAD, AckFuture, DoneFuture, TopicQueue
 from holdfast.client.times import to_us
 from holdfast.client.tracing import make_inject
 from holdfast.client.types import BatchAck, PublishSummary

@@ -14,7 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from holdfast.client.batcher import Batcher, TopicQueue
+from holdfast.client.batcher import Batcher
+from holdfast.client.parcels import TopicQueue
 from holdfast.client.types import Ack
 from holdfast.errors import (
     DeadlineExceededError,
@@ -264,6 +265,7 @@ def test_what_stands_before_a_batch_given_up_keeps_its_sequences(loop: asyncio.A
     world.late(6.0)
     world.run_down()
     world.check()
+    assert world.published[0][1].exception() is None
     assert world.broker.logs == [[b"0", b"2"]]
 
 

@@ -1,0 +1,317 @@
+"""Parcels of records, and the queues they stand in. No I/O, no clock."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import repeat
+
+from holdfast.client.types import Ack, BatchAck
+from holdfast.errors import HoldfastError
+from holdfast.records import Compression, Headers, decode_batch, encode_batch
+
+#: What a waiting record costs beside its key and value, roughly.
+RECORD_OVERHEAD = 64
+
+_make_ack = partial(tuple.__new__, Ack)
+
+AckFuture = asyncio.Future[Ack]
+DoneFuture = asyncio.Future[BatchAck]
+
+
+class Parcel:
+    """Records of one partition that travel together."""
+
+    __slots__ = (
+        "alone",
+        "base_sequence",
+        "count",
+        "data",
+        "deadline",
+        "done",
+        "epoch",
+        "futures",
+        "headers",
+        "keys",
+        "opened",
+        "queue",
+        "restarts",
+        "settled",
+        "size",
+        "timeout",
+        "times",
+        "uncertain",
+        "values",
+        "watchers",
+    )
+
+    def __init__(self, queue: PartitionQueue, opened: float, timeout: float) -> None:
+        self.queue = queue
+        self.opened = opened
+        self.timeout = timeout
+        self.deadline = opened + timeout
+        self.values: list[bytes] = []
+        self.keys: list[bytes] = []
+        self.times: list[int] = []
+        #: Sparse: by index within the parcel.
+        self.headers: dict[int, Headers] = {}
+        #: One per record once a record brought one.
+        self.futures: list[AckFuture | None] | None = None
+        self.done: DoneFuture | None = None
+        #: Told when the parcel is settled, well or not.
+        self.watchers: list[asyncio.Future[None]] = []
+        self.size = 0
+        self.count = 0
+        self.data = b""
+        #: -1 until the parcel first leaves.
+        self.base_sequence = -1
+        self.epoch = 0
+        self.uncertain = False
+        self.settled = False
+        #: Travels without parcels of other partitions, to find which one is refused.
+        self.alone = False
+        self.restarts = 0
+
+    def add(
+        self, value: bytes, key: bytes, time_us: int, headers: Headers | None, future: AckFuture | None
+    ) -> None:
+        if future is not None:
+            if self.futures is None:
+                self.futures = [None] * len(self.values)
+            self.futures.append(future)
+        elif self.futures is not None:
+            self.futures.append(None)
+        if headers:
+            self.headers[len(self.values)] = headers
+        self.values.append(value)
+        self.keys.append(key)
+        self.times.append(time_us)
+
+    def watch(self, new_future: Callable[[], asyncio.Future[None]]) -> asyncio.Future[None]:
+        """Resolves when the parcel is settled, well or not."""
+        future = new_future()
+        self.watchers.append(future)
+        return future
+
+    def _settle(self) -> None:
+        self.settled = True
+        self.data = b""
+        for watcher in self.watchers:
+            if not watcher.done():
+                watcher.set_result(None)
+
+    def encode(self, compression: Compression) -> None:
+        """Make the batch; the columns are let go.
+
+        Raises:
+            MalformedBatchError: a record does not fit the wire.
+        """
+        headers = None
+        if self.headers:
+            headers = [self.headers.get(index) for index in range(len(self.values))]
+        self.data = encode_batch(self.values, self.keys, self.times, headers, compression)
+        self.count = len(self.values)
+        self.values, self.keys, self.times, self.headers = [], [], [], {}
+
+    def resolve(self, topic: str, base_offset: int) -> None:
+        self._settle()
+        if self.futures is not None:
+            partition = self.queue.number
+            offsets = range(base_offset, base_offset + self.count)
+            acks = map(_make_ack, zip(repeat(topic), repeat(partition), offsets, strict=False))
+            for future, ack in zip(self.futures, acks, strict=True):
+                if future is not None and not future.done():
+                    future.set_result(ack)
+            self.futures = None
+        if self.done is not None and not self.done.done():
+            self.done.set_result(BatchAck(topic, self.queue.number, base_offset, self.count))
+
+    def fail(self, error: HoldfastError) -> bool:
+        """Give up. False when records had nobody who would hear of it."""
+        self._settle()
+        silent = self.futures is None and self.done is None
+        for future in self.futures or ():
+            if future is None:
+                silent = True
+            elif not future.done():
+                future.set_exception(error)
+        self.futures = None
+        if self.done is not None and not self.done.done():
+            self.done.set_exception(error)
+        return not silent
+
+    def halves(self, compression: Compression) -> list[Parcel]:
+        """Two parcels of the same records and sequences; they take over who waits for this one.
+
+        Should the whole have been stored after all, the broker knows the
+        halves as parts of it.
+        """
+        columns = decode_batch(self.data)
+        middle = self.count // 2
+        halves: list[Parcel] = []
+        for cut in (slice(0, middle), slice(middle, None)):
+            half = Parcel(self.queue, self.opened, self.timeout)
+            half.data = encode_batch(
+                columns.values[cut],
+                columns.keys[cut],
+                columns.timestamps_us[cut],
+                columns.headers[cut],
+                compression,
+            )
+            half.count = len(columns.values[cut])
+            half.size = sum(map(len, columns.values[cut])) + half.count * RECORD_OVERHEAD
+            half.alone = True
+            half.uncertain = self.uncertain
+            half.epoch = self.epoch
+            half.base_sequence = self.base_sequence + (cut.start or 0)
+            if self.futures is not None:
+                half.futures = self.futures[cut]
+            halves.append(half)
+        if self.done is not None:
+            _join(self.done, halves)
+        halves[1].watchers = self.watchers
+        self.settled = True
+        return halves
+
+
+class PartitionQueue:
+    """The parcels of one partition: open, waiting to leave, under way."""
+
+    __slots__ = ("epoch", "in_flight", "next_sequence", "number", "open", "topic", "waiting")
+
+    def __init__(self, topic: TopicQueue, number: int) -> None:
+        self.topic = topic
+        self.number = number
+        self.open: Parcel | None = None
+        self.waiting: deque[Parcel] = deque()
+        self.in_flight: deque[Parcel] = deque()
+        self.epoch = 0
+        self.next_sequence = 0
+
+    def parcels(self) -> Iterator[Parcel]:
+        """All of them, in order."""
+        yield from self.in_flight
+        yield from self.waiting
+        if self.open is not None:
+            yield self.open
+
+    def close(self) -> None:
+        """Let nothing more into the open parcel."""
+        if self.open is not None:
+            self.waiting.append(self.open)
+            self.open = None
+
+    def drop(self, parcel: Parcel) -> None:
+        """Take a parcel out, wherever it stands."""
+        if self.open is parcel:
+            self.open = None
+        elif parcel in self.waiting:
+            self.waiting.remove(parcel)
+        elif parcel in self.in_flight:
+            self.in_flight.remove(parcel)
+
+    def clear(self) -> None:
+        self.open = None
+        self.waiting.clear()
+        self.in_flight.clear()
+
+    def behind(self, parcel: Parcel) -> list[Parcel]:
+        """The parcels that follow this one."""
+        parcels = list(self.parcels())
+        return parcels[parcels.index(parcel) + 1 :]
+
+    def new_epoch(self, parcels: Sequence[Parcel]) -> None:
+        """Number these, the last ones of the queue, anew; those before them keep their sequences."""
+        self.epoch += 1
+        self.next_sequence = 0
+        for parcel in parcels:
+            parcel.base_sequence = -1
+
+    def may_leave(self, parcel: Parcel) -> bool:
+        """Whether the first parcel may follow those under way.
+
+        A new epoch fences the one before: it has to wait until that is done.
+        """
+        return not self.in_flight or self.in_flight[-1].epoch == next_epoch(parcel)
+
+
+@dataclass(eq=False, slots=True)
+class Request:
+    """Parcels that travel in one PublishRequest: one log entry, all or none."""
+
+    number: int
+    topic: TopicQueue
+    parcels: list[Parcel]
+    #: Set when the broker refused it.
+    error: HoldfastError | None = None
+
+
+class TopicQueue:
+    """The partitions of one topic. Until their number is known, all records wait in ``limbo``."""
+
+    __slots__ = (
+        "armed",
+        "due",
+        "hurried",
+        "in_flight",
+        "limbo",
+        "max_record_bytes",
+        "name",
+        "partitions",
+        "pending",
+        "queues",
+        "sticky",
+    )
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.partitions = 0
+        self.max_record_bytes = 0
+        self.queues: list[PartitionQueue] = []
+        self.limbo = PartitionQueue(self, -1)
+        #: Takes the keyless records until its parcel leaves.
+        self.sticky = self.limbo
+        #: Requests under way.
+        self.in_flight = 0
+        #: Queues that hold something to send, oldest first.
+        self.pending: dict[PartitionQueue, None] = {}
+        #: Somebody will look at this topic; true whenever it holds something to send.
+        self.armed = False
+        #: A look is scheduled for this turn of the event loop.
+        self.hurried = False
+        #: Linger is over: what is here leaves as soon as there is room.
+        self.due = False
+
+    def all_queues(self) -> Iterator[PartitionQueue]:
+        yield self.limbo
+        yield from self.queues
+
+
+def next_epoch(parcel: Parcel) -> int:
+    """The epoch the parcel leaves under."""
+    return parcel.epoch if parcel.base_sequence >= 0 else parcel.queue.epoch
+
+
+def _join(done: DoneFuture, halves: Sequence[Parcel]) -> None:
+    """Resolve the future of a parcel when both its halves are acknowledged."""
+    loop = done.get_loop()
+    made: list[DoneFuture] = []
+
+    def finish(half: DoneFuture) -> None:
+        error = half.exception()
+        if done.done():
+            return
+        if error is not None:
+            done.set_exception(error)
+        elif all(one.done() and not one.exception() for one in made):
+            first = made[0].result()
+            done.set_result(replace(first, count=sum([one.result().count for one in made])))
+
+    for parcel in halves:
+        future: DoneFuture = loop.create_future()
+        parcel.done = future
+        made.append(future)
+        future.add_done_callback(finish)
