@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 
 from holdfast.client.failures import from_result, is_uncertain
-from holdfast.client.parcels import Parcel, PartitionQueue, Request, TopicQueue
+from holdfast.client.parcels import Parcel, Request, TopicQueue
 from holdfast.errors import (
     DeadlineExceededError,
     HoldfastError,
