@@ -82,6 +82,8 @@ class Engine:
         self._dirty_since: float | None = None
         self._next_usage = float("-inf")
         self._full = False
+        # With less room than two turns can take, it is measured every turn.
+        self._near_full = 2 * (settings.turn_append_bytes + settings.max_op_bytes)
         self._delivered: tuple[object, ...] = ()
         self._again = False
 
@@ -128,6 +130,7 @@ class Engine:
             )
             for follower in core.followers.values()
         )
+        full = self._full or self._requests.storage_full
         return EngineStatus(
             node_id=core.node_id,
             role=core.role,
@@ -140,7 +143,7 @@ class Engine:
             last_log_index=core.journal.last_index,
             durable_index=core.journal.durable_index,
             peers=peers,
-            accepting_writes=leader is not None and not self._full and self.failed is None,
+            accepting_writes=leader is not None and not full and self.failed is None,
             pending_proposals=self._requests.queue.outstanding,
         )
 
@@ -228,7 +231,7 @@ class Engine:
         self._idle = False
 
         began = clock()
-        if began >= self._next_usage:
+        if began >= self._next_usage or requests.room < self._near_full or core.room < self._near_full:
             self._check_room(began)
         for event in arrived:
             core.on_event(event, began)
@@ -316,12 +319,16 @@ class Engine:
         usage = self._store.usage()
         reserve = settings.storage_reserve
         full = not usage.has_room(reserve + reserve // 8 if self._full else reserve)
+        self.core.storage_low = full
+        requests = self._requests
+        requests.room = usage.room(reserve)
+        requests.storage_full = full or self.core.quorum_is_full()
         if full != self._full:
             self._full = full
-            self._requests.storage_full = full
             if self._emit is not None:
                 self._emit(events.StorageFull(full, usage.used, usage.quota, usage.disk_free))
         follower_reserve = settings.follower_reserve
+        self.core.room = usage.room(follower_reserve)
         self.core.no_room = not usage.has_room(
             follower_reserve + follower_reserve // 8 if self.core.no_room else follower_reserve
         )

@@ -381,7 +381,7 @@ class LmdbStore:
         finally:
             side.environment.leave()
         scattered = side.environment.scattered_pages * page
-        return Usage(used, self._quota, self._disk_free(), max(0, extent - used - scattered))
+        return Usage(used, self._quota, self._disk_free(), max(0, extent - used), scattered)
 
     def stage(self) -> Staged:
         if self._closed:

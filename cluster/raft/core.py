@@ -33,6 +33,7 @@ from holdfast.cluster.raft.inbound import LogConflictError, examine
 from holdfast.cluster.raft.journal import StoreJournal
 from holdfast.cluster.raft.messages import COMMAND, Command, PeerFrame
 from holdfast.cluster.raft.outbox import Outbox
+from holdfast.cluster.raft.proposals import ENTRY_OVERHEAD
 from holdfast.cluster.raft.seam import (
     NullPoller,
     NullResolver,
@@ -147,7 +148,11 @@ class RaftCore(SyncObj):  # type: ignore[misc]  # pysyncobj has no types
         self.shipper = Shipper(self)
         self.snapshots = Snapshots(self)
         self.pre_vote = PreVote(settings, rng, len(others) + 1)
+        #: What the engine found when it last looked at the store: no more log is
+        #: taken as a follower, no more records as a leader, bytes until the former.
         self.no_room = False
+        self.storage_low = False
+        self.room = 1 << 62
         self.touched: set[tuple[int, int]] = set()
         #: Of the present turn.
         self.applied_ops = 0
@@ -374,7 +379,12 @@ class RaftCore(SyncObj):  # type: ignore[misc]  # pysyncobj has no types
         verdict = examine(
             append, messages.entries_of(append), journal, self._SyncObj__raftCommitIndex, self.cures
         )
-        no_room = self.no_room and bool(verdict.entries) and verdict.success
+        no_room = False
+        if verdict.entries and verdict.success:
+            size = ENTRY_OVERHEAD + sum(len(command.data) for command, _, _ in verdict.entries)
+            no_room = self.no_room or size > self.room
+            if not no_room:
+                self.room -= size
         if no_room:
             # Take part in everything but the growth of the log.
             verdict.entries = []
@@ -402,6 +412,7 @@ class RaftCore(SyncObj):  # type: ignore[misc]  # pysyncobj has no types
             round_number=append.round,
             rejected_prev=0 if verdict.success else append.prev_index,
             no_room=no_room,
+            storage_low=self.storage_low,
         )
         self.outbox.hold(follower.node_id, reply, ack=verdict.success)
 
@@ -442,6 +453,7 @@ class RaftCore(SyncObj):  # type: ignore[misc]  # pysyncobj has no types
             self._drop(follower.node_id, "earlier_term")  # 10
             return
         reply = frame.append_reply
+        follower.storage_low = reply.storage_low
         self.answered(follower, reply.round, now)
         if reply.success:
             self._acked(follower, reply.match_index, now)
@@ -493,6 +505,12 @@ class RaftCore(SyncObj):  # type: ignore[misc]  # pysyncobj has no types
             {"type": "next_node_idx", "reset": True, "success": False, "next_node_idx": hint + 1},
         )
         follower.refused()
+
+    def quorum_is_full(self) -> bool:
+        """A leader's view: followers without room leave no majority that could take records."""
+        low = [follower.storage_low for follower in self.followers.values() if follower.connected]
+        quorum = (len(self.followers) + 1) // 2 + 1
+        return self.leading and any(low) and 1 + low.count(False) < quorum
 
     # -- elections -------------------------------------------------------------------
 

@@ -31,6 +31,7 @@ class Follower:
         "probe_sent",
         "probing",
         "sent_round",
+        "storage_low",
         "told_commit",
     )
 
@@ -58,6 +59,8 @@ class Follower:
         self.sent_round = 0
         self.told_commit = 0
         self.paused_until = 0.0
+        #: It said that it has no room for records.
+        self.storage_low = False
 
     def can_send(self, settings: EngineSettings) -> bool:
         if self.probing:

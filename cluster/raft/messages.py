@@ -68,6 +68,7 @@ class Envelope:
         round_number: int = 0,
         rejected_prev: int = 0,
         no_room: bool = False,
+        storage_low: bool = False,
     ) -> PeerFrame:
         return PeerFrame(
             term=term,
@@ -79,6 +80,7 @@ class Envelope:
                 round=round_number,
                 rejected_prev=rejected_prev,
                 no_room=no_room,
+                storage_low=storage_low,
             ),
         )
 

@@ -9,6 +9,9 @@ from dataclasses import dataclass
 
 from holdfast.errors import OverloadedError
 
+#: What an entry costs on disk beside its operations, in bytes: a page not filled, tree pages.
+ENTRY_OVERHEAD = 16 * 1024
+
 
 @dataclass(slots=True)
 class Proposal:

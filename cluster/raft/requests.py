@@ -12,7 +12,7 @@ from holdfast.cluster import events
 from holdfast.cluster.commands import carries_batches, check_op, encode_entry, entry_time_us
 from holdfast.cluster.ports import Clock, EventSink
 from holdfast.cluster.raft.messages import PeerFrame, error_from_proto
-from holdfast.cluster.raft.proposals import Proposal, ProposalQueue, Waiters, Waiting
+from holdfast.cluster.raft.proposals import ENTRY_OVERHEAD, Proposal, ProposalQueue, Waiters, Waiting
 from holdfast.cluster.raft.reads import Asked, Read, ReadBarriers, Round
 from holdfast.cluster.raft.settings import EngineSettings
 from holdfast.cluster.results import Completed
@@ -32,6 +32,9 @@ from holdfast.v1 import log_pb2
 if TYPE_CHECKING:
     from holdfast.cluster.raft.core import RaftCore
 
+#: What an operation costs on disk beside its bytes: index rows, producer state.
+_OP_OVERHEAD = 512
+
 
 class Requests:
     """The queue, those in the log, those at the leader, and the reads. Implements ``core.Host``."""
@@ -45,6 +48,8 @@ class Requests:
         self.reads = ReadBarriers()
         #: No room for records: appends are refused.
         self.storage_full = False
+        #: Bytes that may be appended before the store has to be looked at again.
+        self.room = 1 << 62
         self.appended_entries = 0
         self.appended_bytes = 0
         self.appended_ops = 0
@@ -82,8 +87,9 @@ class Requests:
                 raise RecordTooLargeError(
                     f"an operation of {len(op)} bytes; the limit is {self._settings.max_op_bytes}"
                 )
-            if self.storage_full and carries_batches(op):
-                raise StorageFullError("no room left on the broker's disk or in its quota; reads go on")
+            # A follower that is full forwards: whether there is room is the leader's to say.
+            if self.storage_full and self._core.leading and carries_batches(op):
+                raise _full()
             self.queue.offer(proposal)
         except HoldfastError as error:
             if self._emit is not None:
@@ -130,6 +136,13 @@ class Requests:
                 if proposal.deadline <= now:
                     self._fail(proposal, DeadlineExceededError("the deadline passed; nothing was done"))
                     continue
+                cost = length + _OP_OVERHEAD
+                if (cost > self.room or self.storage_full) and carries_batches(proposal.op):
+                    # Until the next look: what comes after must not overtake it.
+                    self.storage_full = True
+                    self._fail(proposal, _full())
+                    continue
+                self.room -= cost
                 ops.append(proposal.op)
                 batch.append(proposal)
                 size += length
@@ -143,6 +156,7 @@ class Requests:
                 self._unknown(before)
             self._uncommitted.append((index, size))
             self._uncommitted_bytes += size
+            self.room -= ENTRY_OVERHEAD
             self.appended_entries += 1
             self.appended_bytes += size
             self.appended_ops += len(ops)
@@ -474,3 +488,7 @@ class Requests:
                 self._unknown(waiting)
         for read in self.reads.expired(now):
             self._fail_read(read, DeadlineExceededError("no leader confirmed the read in time"))
+
+
+def _full() -> StorageFullError:
+    return StorageFullError("no room left on the disk or in the quota of enough brokers; reads go on")

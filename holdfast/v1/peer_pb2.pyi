@@ -80,20 +80,22 @@ class AppendEntries(_message.Message):
     def __init__(self, prev_index: _Optional[int] = ..., prev_term: _Optional[int] = ..., commit_index: _Optional[int] = ..., entries: _Optional[_Iterable[_Union[LogEntry, _Mapping]]] = ..., round: _Optional[int] = ...) -> None: ...
 
 class AppendReply(_message.Message):
-    __slots__ = ("success", "match_index", "last_index", "round", "rejected_prev", "no_room")
+    __slots__ = ("success", "match_index", "last_index", "round", "rejected_prev", "no_room", "storage_low")
     SUCCESS_FIELD_NUMBER: _ClassVar[int]
     MATCH_INDEX_FIELD_NUMBER: _ClassVar[int]
     LAST_INDEX_FIELD_NUMBER: _ClassVar[int]
     ROUND_FIELD_NUMBER: _ClassVar[int]
     REJECTED_PREV_FIELD_NUMBER: _ClassVar[int]
     NO_ROOM_FIELD_NUMBER: _ClassVar[int]
+    STORAGE_LOW_FIELD_NUMBER: _ClassVar[int]
     success: bool
     match_index: int
     last_index: int
     round: int
     rejected_prev: int
     no_room: bool
-    def __init__(self, success: _Optional[bool] = ..., match_index: _Optional[int] = ..., last_index: _Optional[int] = ..., round: _Optional[int] = ..., rejected_prev: _Optional[int] = ..., no_room: _Optional[bool] = ...) -> None: ...
+    storage_low: bool
+    def __init__(self, success: _Optional[bool] = ..., match_index: _Optional[int] = ..., last_index: _Optional[int] = ..., round: _Optional[int] = ..., rejected_prev: _Optional[int] = ..., no_room: _Optional[bool] = ..., storage_low: _Optional[bool] = ...) -> None: ...
 
 class VoteRequest(_message.Message):
     __slots__ = ("pre_vote", "term", "last_index", "last_term", "transfer")

@@ -189,6 +189,55 @@ def test_full_disk_refuses_records_and_takes_them_again(monkeypatch: pytest.Monk
     assert [e.full for e in leader.events if isinstance(e, events.StorageFull)] == [True, False]
 
 
+def test_a_burst_is_cut_where_the_room_ends() -> None:
+    """Between two looks at the store more could be appended than the reserve holds."""
+    mib = 1 << 20
+    settings = EngineSettings(storage_reserve=2 * mib, follower_reserve=mib, entry_bytes=mib // 4)
+    sim = SimCluster(3, seed=16, settings=settings)
+    leader = sim.elect()
+    for node in sim.nodes.values():
+        node.store._quota = 6 * mib
+    sim.run_for(0.3)
+    calls = [sim.propose(bytes(100_000)) for _ in range(100)]
+    assert sim.run_until(lambda: all(call.done for call in calls))
+    taken = [call.ok for call in calls]
+    assert 20 < sum(taken) < 45
+    assert taken == sorted(taken, reverse=True)  # nothing overtook what was refused
+    assert all(isinstance(call.error, StorageFullError) for call in calls if not call.ok)
+    sim.settle()
+    for node in sim.nodes.values():
+        assert node.store.usage().used < 9 * mib  # this machine keeps payload a second time
+    assert sim.leader() is leader
+
+
+def test_followers_without_room_make_the_leader_refuse(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A record that no majority can store would wait for its deadline and block a deletion."""
+    sim = SimCluster(3, seed=17)
+    leader = sim.elect()
+    sim.run_for(0.1)
+    free = 200 << 20
+    for follower in sim.followers():
+        monkeypatch.setattr(follower.store, "usage", lambda: Usage(0, 10**12, free))
+    sim.run_for(0.5)
+    assert isinstance(sim.publish(b"refused").error, StorageFullError)
+    assert leader.engine is not None
+    assert not leader.engine.status().accepting_writes
+    free = 10**12
+    sim.run_for(0.5)
+    assert sim.publish(b"again").ok
+
+
+def test_one_follower_without_room_is_a_minority(monkeypatch: pytest.MonkeyPatch) -> None:
+    sim = SimCluster(3, seed=18)
+    sim.elect()
+    sim.run_for(0.1)
+    full = sim.followers()[0]
+    monkeypatch.setattr(full.store, "usage", lambda: Usage(0, 10**12, 200 << 20))
+    sim.run_for(0.5)
+    assert sim.publish(b"taken").ok
+    assert sim.publish(b"forwarded by the full one", full.node_id).ok
+
+
 def test_full_follower_stops_taking_log_and_catches_up(monkeypatch: pytest.MonkeyPatch) -> None:
     sim = SimCluster(3, seed=14)
     leader = sim.elect()
