@@ -14,8 +14,9 @@ from typing import Self
 
 from holdfast.cli.inputs import Event
 
-#: Events read ahead, at most; bounds memory when publishing is slower than reading.
+#: Events and their bytes read ahead, at most; bounds memory when publishing is slower than reading.
 _AHEAD = 10_000
+_AHEAD_BYTES = 8 << 20
 
 
 class Feed:
@@ -27,6 +28,7 @@ class Feed:
         self._ready = asyncio.Event()
         self._changed = threading.Condition()
         self._events: list[Event] = []
+        self._bytes = 0
         self._error: Exception | None = None
         self._ended = self._closed = False
         # A daemon: a read that blocks must not keep a cancelled command from ending.
@@ -38,7 +40,7 @@ class Feed:
     async def __anext__(self) -> list[Event]:
         await self._ready.wait()
         with self._changed:
-            events, self._events = self._events, []
+            events, self._events, self._bytes = self._events, [], 0
             if not self._ended:
                 self._ready.clear()
             self._changed.notify()
@@ -71,11 +73,12 @@ class Feed:
 
     def _put(self, event: Event) -> bool:
         with self._changed:
-            while len(self._events) >= _AHEAD and not self._closed:
+            while (len(self._events) >= _AHEAD or self._bytes >= _AHEAD_BYTES) and not self._closed:
                 self._changed.wait()
             if self._closed:
                 return False
             self._events.append(event)
+            self._bytes += len(event.value)
             if len(self._events) == 1:
                 self._signal()
             return True

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 import time
-from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -24,9 +22,6 @@ from holdfast.errors import HoldfastError
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-#: Records published and not yet acknowledged, at most.
-_WINDOW = 20_000
-_WINDOW_BYTES = 32 << 20
 #: Input shorter than this many seconds gets no progress bar.
 _PATIENCE = 0.5
 
@@ -52,13 +47,12 @@ class Published:
     count: int = 0
     partitions: dict[int, list[int]] = field(default_factory=dict)
 
-    def add(self, ack: holdfast.Ack) -> None:
-        self.count += 1
-        seen = self.partitions.get(ack.partition)
-        if seen is None:
-            self.partitions[ack.partition] = [ack.offset, ack.offset, 1]
-        else:
-            seen[0], seen[1], seen[2] = min(seen[0], ack.offset), max(seen[1], ack.offset), seen[2] + 1
+    def add(self, summary: holdfast.PublishSummary) -> None:
+        for ack in summary.acks:
+            first, last = ack.base_offset, ack.base_offset + ack.count - 1
+            self.count += ack.count
+            seen = self.partitions.setdefault(ack.partition, [first, last, 0])
+            seen[0], seen[1], seen[2] = min(seen[0], first), max(seen[1], last), seen[2] + ack.count
 
     def show(self, *, as_json: bool) -> None:
         parts = sorted(self.partitions.items())
@@ -112,83 +106,35 @@ def open_source(
 
 
 async def publish_all(bus: holdfast.Client, topic: str, source: Source, timeout: float) -> Published:
-    """Publish every event of the source and wait for all acknowledgements.
+    """Publish every event of the source, in order, and wait for all acknowledgements.
 
     Raises:
         HoldfastError: what reading or publishing raised first; how many records had been acknowledged
             before is noted on standard error.
     """
     published = Published(topic)
-    window = _Window(published)
     feed = Feed(source.events)
     with _Bar(source, published) as bar:
         try:
-            try:
-                async for portion in feed:
-                    for event in portion:
-                        await window.make_room()
-                        future = bus.publish(
-                            topic, event.value, key=event.key, timestamp=event.timestamp_us, timeout=timeout
-                        )
-                        window.add(future, len(event.value))
-                    window.collect_done()
-                    bar.update()
-            finally:
-                # What was handed over before bad input is published, and counted.
-                await window.drain()
+            # One portion at a time keeps the order of keys; the next is read and parsed meanwhile.
+            async for portion in feed:
+                keys = [event.key for event in portion]
+                times = [event.timestamp_us for event in portion if event.timestamp_us is not None]
+                summary = await bus.publish_many(
+                    topic,
+                    [event.value for event in portion],
+                    keys=keys if any(keys) else None,
+                    timestamps=times or None,  # a source has times for all events or for none
+                    timeout=timeout,
+                )
+                published.add(summary)
+                bar.update()
         except HoldfastError:
             note(f"holdfast: {published.count:,} records had been published before this:")
             raise
         finally:
             feed.close()
-            await window.abandon()
     return published
-
-
-class _Window:
-    """Records under way: bounded in number and in bytes, below the bound at which the client refuses more."""
-
-    def __init__(self, published: Published) -> None:
-        self._published = published
-        self._waiting: deque[tuple[asyncio.Future[holdfast.Ack], int]] = deque()
-        self._bytes = 0
-
-    def add(self, future: asyncio.Future[holdfast.Ack], size: int) -> None:
-        self._waiting.append((future, size))
-        self._bytes += size
-
-    async def make_room(self) -> None:
-        """Wait, when the window is full, until it is half empty."""
-        if len(self._waiting) >= _WINDOW or self._bytes >= _WINDOW_BYTES:
-            while len(self._waiting) > _WINDOW // 2 or self._bytes > _WINDOW_BYTES // 2:
-                await self._take()
-
-    def collect_done(self) -> None:
-        """Count what has been acknowledged by now; a failure is left to be raised by the next wait."""
-        while self._waiting and (future := self._waiting[0][0]).done() and _succeeded(future):
-            self._published.add(future.result())
-            self._bytes -= self._waiting.popleft()[1]
-
-    async def drain(self) -> None:
-        """Wait for everything."""
-        while self._waiting:
-            await self._take()
-
-    async def abandon(self) -> None:
-        """After a failure: what is left must not report itself when it is thrown away."""
-        left = [future for future, _ in self._waiting]
-        for future in left:
-            future.cancel()
-        await asyncio.gather(*left, return_exceptions=True)
-
-    async def _take(self) -> None:
-        future, size = self._waiting.popleft()
-        self._bytes -= size
-        self._published.add(await future)
-
-
-def _succeeded(future: asyncio.Future[holdfast.Ack]) -> bool:
-    return not future.cancelled() and future.exception() is None
 
 
 class _Bar:

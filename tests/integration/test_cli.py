@@ -227,6 +227,7 @@ def test_cluster_status_and_digest(holdfast: Holdfast) -> None:
         (["cluster", "digest", "--topic", "nothing"], 1, "UNKNOWN_TOPIC"),
         (["topic", "create", "bad name"], 1, "INVALID_ARGUMENT"),
         (["cluster", "status", "-e", "127.0.0.1:1"], 1, "127.0.0.1:1: connection refused"),
+        (["topic", "list", "-e", "127.0.0.1:1"], 1, "start one (`holdfast serve`"),
         (["replay", "t", "--from", "noon"], 2, "'noon' is not 'earliest'"),
         (["publish", "t", "x", "--file", "y.csv"], 2, "not both"),
         (["publish", "t", "--file", "missing.csv"], 1, "missing.csv: No such file"),
