@@ -31,6 +31,10 @@ def _is_full(error: lmdb.Error) -> bool:
     return isinstance(error, lmdb.MapFullError) or getattr(error, "code", None) in _NO_SPACE
 
 
+def _over(*_: object) -> NoReturn:
+    raise ClosedError("this read is over; begin another one")
+
+
 class _View(Reader):
     """Reading, common to snapshots and the writer."""
 
@@ -43,6 +47,10 @@ class _View(Reader):
         self._get = txn.get
         self._cursor = txn.cursor
         self._stat = txn.stat
+
+    def let_go(self) -> None:
+        """The transaction is over: hold on to nothing of it."""
+        self._get = self._cursor = self._stat = _over
 
     def get(self, table: Table, key: bytes) -> bytes | None:
         try:
@@ -136,12 +144,13 @@ def _read_error(table: Table, error: lmdb.Error) -> StorageError:
 class _Snapshot:
     """Context manager of one read transaction."""
 
-    __slots__ = ("_environment", "_store", "_txn")
+    __slots__ = ("_environment", "_store", "_txn", "_view")
 
     def __init__(self, store: LmdbStore) -> None:
         self._store = store
         self._environment: Environment | None = None
         self._txn: Any = None
+        self._view: _View | None = None
 
     def __enter__(self) -> Reader:
         self._environment = environment = self._store._enter()
@@ -150,13 +159,19 @@ class _Snapshot:
         except lmdb.Error as error:
             environment.leave()
             raise StorageError(f"cannot begin a read: {error}") from error
-        return _View(txn, environment.dbs)
+        self._view = view = _View(txn, environment.dbs)
+        return view
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         assert self._environment is not None
+        assert self._view is not None
         self._txn.abort()
+        # py-lmdb gives the slot in the reader table back when the transaction object
+        # goes, and the caller may keep the view: a coroutine that waits does.
+        self._view.let_go()
+        self._txn = None
         self._environment.leave()
 
 

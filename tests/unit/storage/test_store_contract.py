@@ -253,6 +253,16 @@ def test_room() -> None:
     assert Usage(used=50, quota=50, disk_free=500).room(20) == -20
 
 
+def test_readers_that_are_over_hold_nothing(store: Store) -> None:
+    """LMDB has a bounded table of readers, and coroutines keep what they once read with."""
+    fill(store, b"a")
+    kept = []
+    for _ in range(1000):
+        with store.read() as r:
+            assert r.count(T) == 1
+        kept.append(r)
+
+
 def test_closed(store: Store) -> None:
     fill(store, b"a")
     store.writer().put(T, b"b", b"lost")
