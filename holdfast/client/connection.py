@@ -301,7 +301,7 @@ class Connection:
         """The leader; after a while without one, a broker that may know of one and forwards.
 
         Raises:
-            DeadlineExceededError: nobody answers.
+            NoLeaderError: nobody answers, or nobody knows of one.
         """
         endpoints = self.endpoints
         if not endpoints:
@@ -311,11 +311,14 @@ class Connection:
             self._leader = await self._first(endpoints, self._leads, insist)
         except DeadlineExceededError:
             # The leader may not be reachable from here, behind a proxy for instance.
-            self._leader = await self._first(
-                self.endpoints,
-                lambda status: bool(status.leader_id) and status.term >= self._term,
-                timeout,
-            )
+            try:
+                self._leader = await self._first(
+                    self.endpoints,
+                    lambda status: bool(status.leader_id) and status.term >= self._term,
+                    timeout,
+                )
+            except DeadlineExceededError as error:
+                raise NoLeaderError(error.message) from None
         return self._leader
 
     async def newer_leader(self, than: int) -> bool:

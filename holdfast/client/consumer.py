@@ -249,6 +249,7 @@ class Subscription:
     async def abandon(self) -> None:
         """Leave at once: acknowledgements not sent yet are lost, their records will come again."""
         self._closing = True
+        self._drop(lambda _: True)
         self._arrived.set()
         self._progress.set()
         self._on_end(self)
@@ -260,20 +261,21 @@ class Subscription:
     async def _run(self) -> None:
         backoff = Backoff()
         give_up: float | None = None
+        patience = self._timeout if self._give_up_after is None else min(self._timeout, self._give_up_after)
         while True:
+            began = self._loop.time()
             try:
-                endpoint = await self._connection.leader(self._timeout)
+                endpoint = await self._connection.leader(patience)
                 await self._serve(endpoint, backoff)
                 continue  # unreachable: it ends by failing
             except HoldfastError as failed:
                 error = failed
             if self._stream is not None:
-                give_up = None
+                began, give_up = self._loop.time(), None
             self._disconnect()
-            now = self._loop.time()
             if give_up is None and self._give_up_after is not None:
-                give_up = now + self._give_up_after
-            if not error.retriable or (give_up is not None and now >= give_up):
+                give_up = began + self._give_up_after
+            if not error.retriable or (give_up is not None and self._loop.time() >= give_up):
                 self._fail(error)
                 return
             self._tell(Disconnected(error))

@@ -33,6 +33,8 @@ _BY_CODE: dict[grpc.StatusCode, type[HoldfastError]] = {
     grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineExceededError,
     grpc.StatusCode.CANCELLED: UnavailableError,
     grpc.StatusCode.ABORTED: OutcomeUnknownError,
+    # gRPC's own: a write that raced with the end of its stream, a reset stream.
+    grpc.StatusCode.INTERNAL: UnavailableError,
     grpc.StatusCode.RESOURCE_EXHAUSTED: OverloadedError,
     grpc.StatusCode.INVALID_ARGUMENT: InvalidArgumentError,
     grpc.StatusCode.UNIMPLEMENTED: FailedPreconditionError,

@@ -32,6 +32,8 @@ class ModelBroker:
 
     def __init__(self, partitions: int) -> None:
         self.logs: list[list[bytes]] = [[] for _ in range(partitions)]
+        #: Base offset and bytes of each batch.
+        self.batches: list[list[tuple[int, bytes]]] = [[] for _ in range(partitions)]
         self.rows: dict[tuple[int, int], Row] = {}
 
     #: The next request comes from a stream its client has left.
@@ -65,6 +67,7 @@ class ModelBroker:
             row.recent = [*row.recent[1 - REMEMBERED :], (part.base_sequence, count, len(log))]
             row.expected += count
             response.acks.add(partition=number, base_offset=len(log), count=count)
+            self.batches[number].append((len(log), part.batch))
             log.extend(values[number])
         return response
 
