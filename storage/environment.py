@@ -16,7 +16,6 @@ from typing import Any
 import lmdb
 
 from holdfast.errors import ClosedError, StorageError
-from holdfast.storage import groundwork
 from holdfast.storage.port import Table
 
 #: Enough for every event-loop read and export of a broker at once.
@@ -47,7 +46,7 @@ class Environment:
                 str(path),
                 map_size=map_size,
                 subdir=True,
-                max_dbs=len(Table) + 1,  # and the ballast
+                max_dbs=len(Table),
                 max_readers=_MAX_READERS,
                 # Recycled read transactions: a snapshot costs a microsecond.
                 max_spare_txns=16,
@@ -57,23 +56,8 @@ class Environment:
                 table: self.env.open_db(table.value.encode()) for table in Table
             }
             self.page_size: int = self.env.stat()["psize"]
-            #: Pages that never change: both meta pages, the main table's, the ballast.
-            self.fixed_pages = 3
-            #: Free pages between those of the ballast, in runs too short for payload.
-            self.scattered_pages = 0
-            self._count_ballast()
         except (lmdb.Error, OSError) as error:
             raise StorageError(f"cannot open the environment {path}: {error}") from error
-
-    def _count_ballast(self) -> None:
-        try:
-            ballast = self.env.open_db(groundwork.BALLAST, create=False)
-        except lmdb.NotFoundError:
-            return
-        with self.env.begin() as txn:
-            stat = txn.stat(ballast)
-        self.fixed_pages += stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"]
-        self.scattered_pages = stat["entries"] * groundwork.RUN_PAGES
 
     def enter(self) -> bool:
         """Count one reader in; False when the environment is on its way out."""

@@ -6,7 +6,6 @@ import struct
 from pathlib import Path
 
 from holdfast.errors import DataDirectoryError, StorageError
-from holdfast.storage import groundwork
 from holdfast.storage.data_directory import DataDirectory
 from holdfast.storage.lmdb_store import DEFAULT_MAP_SIZE, LmdbStore
 from holdfast.storage.port import Reader, Table, Writer
@@ -15,9 +14,6 @@ from holdfast.storage.port import Reader, Table, Writer
 #: a newer one writes; there is no older layout yet, so nothing to migrate.
 FORMAT_VERSION = 1
 
-#: Enough for the tree pages of 4 GB of 100 KB batches. More would cost: the
-#: list of free pages is written again by every commit.
-DEFAULT_GROUNDWORK = 8 << 20
 
 _FORMAT = b"format"
 _CLUSTER = b"cluster"
@@ -91,12 +87,8 @@ def open_store(
     quota_bytes: int,
     *,
     map_size: int = DEFAULT_MAP_SIZE,
-    groundwork_bytes: int = DEFAULT_GROUNDWORK,
 ) -> LmdbStore:
     """Lock a node's data directory and open the environment in use; make both when new.
-
-    ``groundwork_bytes`` of a new environment are laid out in advance: see
-    ``groundwork``; 0 for none.
 
     Raises:
         DataDirectoryError: in use, or of another cluster, node or format.
@@ -106,7 +98,7 @@ def open_store(
     try:
         path = directory.current()
         if path is None:
-            path = _begin(directory, cluster_id, node_id, map_size, groundwork_bytes)
+            path = _begin(directory, cluster_id, node_id, map_size)
         store = LmdbStore(path, quota_bytes=quota_bytes, map_size=map_size, housing=directory)
     except BaseException:
         directory.closed()
@@ -121,9 +113,7 @@ def open_store(
     return store
 
 
-def _begin(
-    directory: DataDirectory, cluster_id: str, node_id: str, map_size: int, groundwork_bytes: int
-) -> Path:
+def _begin(directory: DataDirectory, cluster_id: str, node_id: str, map_size: int) -> Path:
     """Set up a new directory: the environment first, then CURRENT.
 
     A crash in between leaves an environment without CURRENT. It holds an
@@ -138,8 +128,6 @@ def _begin(
             )
         directory.remove(path)
     path = directory.fresh()
-    if groundwork_bytes:
-        groundwork.lay(path, map_size, min(groundwork_bytes, map_size // 4))
     store = LmdbStore(path, quota_bytes=map_size, map_size=map_size)
     try:
         write_identity(store.writer(), cluster_id, node_id)

@@ -35,6 +35,10 @@ def _over(*_: object) -> NoReturn:
     raise ClosedError("this read is over; begin another one")
 
 
+#: Both meta pages and the main table's.
+_FIXED_PAGES = 3
+
+
 class _View(Reader):
     """Reading, common to snapshots and the writer."""
 
@@ -176,7 +180,7 @@ class _Snapshot:
 
 
 class _LmdbWriter(_View, Writer):
-    __slots__ = ("_delete", "_fixed_pages", "_put", "changed", "failed", "txn")
+    __slots__ = ("_delete", "_put", "changed", "failed", "txn")
 
     def __init__(self, environment: Environment) -> None:
         try:
@@ -186,7 +190,6 @@ class _LmdbWriter(_View, Writer):
         super().__init__(self.txn, environment.dbs)
         self._put = self.txn.put
         self._delete = self.txn.delete
-        self._fixed_pages = environment.fixed_pages
         self.changed = False
         self.failed: str | None = None
 
@@ -228,7 +231,7 @@ class _LmdbWriter(_View, Writer):
 
     def pages(self) -> int:
         """Pages in use as this transaction sees them, those of the free list aside."""
-        total = self._fixed_pages
+        total = _FIXED_PAGES
         for db in self._dbs.values():
             stat = self._stat(db)
             total += stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"]
@@ -395,8 +398,7 @@ class LmdbStore:
             extent = (side.environment.env.info()["last_pgno"] + 1) * page
         finally:
             side.environment.leave()
-        scattered = side.environment.scattered_pages * page
-        return Usage(used, self._quota, self._disk_free(), max(0, extent - used), scattered)
+        return Usage(used, self._quota, self._disk_free(), max(0, extent - used))
 
     def stage(self) -> Staged:
         if self._closed:

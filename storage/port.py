@@ -108,7 +108,6 @@ class Usage:
     quota: int  # the bound Holdfast keeps below the map size
     disk_free: int  # free in the file system
     reusable: int = 0  # freed pages inside the environment: room without growing the file
-    scattered: int = 0  # those of them, about, that lie in runs too short for payload
 
     def room(self, reserve: int) -> int:
         """Bytes that fit quota and disk beside ``reserve``; negative when it does not fit itself.
@@ -117,8 +116,7 @@ class Usage:
         of pages, and may not find one among the holes. For the same reason half
         of the reserve has to be free on the disk itself.
         """
-        reusable = max(0, self.reusable - self.scattered) // 2
-        disk = min(self.disk_free + reusable - reserve, self.disk_free - reserve // 2)
+        disk = min(self.disk_free + self.reusable // 2 - reserve, self.disk_free - reserve // 2)
         return min(self.quota - self.used - reserve, disk)
 
     def has_room(self, reserve: int) -> bool:

@@ -18,7 +18,7 @@ MIB = 1 << 20
 
 
 def reopen(path: Path, cluster: str = "c", node: str = "n1") -> LmdbStore:
-    return open_store(path, cluster, node, 64 * MIB, map_size=64 * MIB, groundwork_bytes=0)
+    return open_store(path, cluster, node, 64 * MIB, map_size=64 * MIB)
 
 
 def test_what_is_committed_is_there_after_a_restart(tmp_path: Path) -> None:

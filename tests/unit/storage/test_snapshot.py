@@ -38,7 +38,7 @@ def node_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[NodeS
             identity.write_identity(store.writer(), "c", node)
             store.commit()
         else:
-            store = open_store(tmp_path / node, "c", node, 64 * MIB, map_size=256 * MIB, groundwork_bytes=0)
+            store = open_store(tmp_path / node, "c", node, 64 * MIB, map_size=256 * MIB)
         made.append(store)
         return store
 
@@ -267,7 +267,7 @@ def test_pieces_need_not_match_frames(step: int) -> None:
 
 def test_readers_finish_on_the_old_environment(tmp_path: Path) -> None:
     """Readers never stop and never see a mixture; the old files go with the last of them."""
-    target = open_store(tmp_path / "n2", "c", "n2", 64 * MIB, map_size=64 * MIB, groundwork_bytes=0)
+    target = open_store(tmp_path / "n2", "c", "n2", 64 * MIB, map_size=64 * MIB)
     sources = []
     for round_ in range(4):
         source = MemoryStore()
@@ -317,7 +317,7 @@ def test_a_store_without_a_data_directory_cannot_stage(tmp_path: Path) -> None:
 
 def test_a_failed_switch_ends_the_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is not known which environment a restart opens, so neither is written or removed."""
-    target = open_store(tmp_path, "c", "n2", 64 * MIB, map_size=64 * MIB, groundwork_bytes=0)
+    target = open_store(tmp_path, "c", "n2", 64 * MIB, map_size=64 * MIB)
     importer = Importer(target)
     importer.feed(STREAM)
 
@@ -361,7 +361,7 @@ def mortal(owner, name):
         return result
     setattr(owner, name, wrapped)
 
-store = open_store(directory, "c", "n2", 1 << 26, map_size=1 << 26, groundwork_bytes=0)
+store = open_store(directory, "c", "n2", 1 << 26, map_size=1 << 26)
 for owner, name in (
     (lmdb_store.WriteSide, "commit"),
     (data_directory, "_sync_directory"),
@@ -386,7 +386,7 @@ def test_a_crash_at_any_step_leaves_the_old_or_the_new(tmp_path: Path) -> None:
     while True:
         fatal += 1
         directory = tmp_path / f"d{fatal}"
-        store = open_store(directory, "c", "n2", 64 * MIB, map_size=64 * MIB, groundwork_bytes=0)
+        store = open_store(directory, "c", "n2", 64 * MIB, map_size=64 * MIB)
         fill(store, entries=3)
         store.close()
         done = subprocess.run(
@@ -395,7 +395,7 @@ def test_a_crash_at_any_step_leaves_the_old_or_the_new(tmp_path: Path) -> None:
             env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
         )
         assert done.returncode in (0, 9)
-        store = open_store(directory, "c", "n2", 64 * MIB, map_size=64 * MIB, groundwork_bytes=0)
+        store = open_store(directory, "c", "n2", 64 * MIB, map_size=64 * MIB)
         with store.read() as r:
             meta = journal.read_meta(r)
             assert (meta.term, meta.voted_for) == (4, "exporter")
