@@ -151,7 +151,10 @@ class Requests:
                 return
             self._stamp = max(self._stamp, self._wall(now))
             index = self._core.append(encode_entry(self._stamp, ops))
-            before = self.waiters.add(index, Waiting(self._core.term, now, first.queued_at, size, batch))
+            # Other threads go on queueing meanwhile: by ``now`` the oldest of a later batch had not come yet.
+            appended_at = now if self._emit is None else self._clock.monotonic()
+            waiting_here = Waiting(self._core.term, appended_at, first.queued_at, size, batch)
+            before = self.waiters.add(index, waiting_here)
             if before is not None:
                 self._unknown(before)
             self._uncommitted.append((index, size))

@@ -303,3 +303,29 @@ def test_followers_hear_of_a_commit_within_a_few_milliseconds() -> None:
         sim.run_for(0.012)
         for node in sim.nodes.values():
             assert len(node.values()) == i + 1
+
+
+def test_what_is_queued_while_the_leader_appends_has_waited_no_negative_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sim = SimCluster(3, seed=18)
+    leader = sim.elect()
+    sim.run_for(0.1)
+    assert leader.engine is not None
+    host = leader.engine.core.host
+    append = host.append_proposals
+
+    def slow_append(now: float) -> None:
+        # Another thread's publish comes after this turn has read the clock.
+        if not sim.calls:
+            leader.clock.lag += 0.002
+            sim.propose(b"in between")
+            leader.clock.lag += 0.001
+        append(now)
+
+    monkeypatch.setattr(host, "append_proposals", slow_append)
+    assert sim.run_until(lambda: bool(sim.calls) and sim.calls[0].done is not None)
+    timings = [e for e in leader.events if isinstance(e, events.ProposalTimings)]
+    assert [round(e.queued_s, 6) for e in timings] == [0.001]
+    assert timings[0].replicate_s > 0
+    assert timings[0].apply_s >= 0
