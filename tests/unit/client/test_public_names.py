@@ -1,0 +1,79 @@
+"""The public names: a change here is a change for every user."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import holdfast
+
+PUBLIC = [
+    "Ack",
+    "AckRefused",
+    "Assigned",
+    "Batch",
+    "BatchAck",
+    "Client",
+    "ClientOptions",
+    "ClusterInfo",
+    "Committed",
+    "Disconnected",
+    "HoldfastError",
+    "MemberInfo",
+    "PartitionDigest",
+    "PartitionInfo",
+    "PublishSummary",
+    "Record",
+    "Subscription",
+    "SubscriptionEvent",
+    "SyncClient",
+    "SyncSubscription",
+    "TopicInfo",
+    "connect",
+    "connect_sync",
+]
+
+
+def test_the_names() -> None:
+    assert sorted(holdfast.__all__) == sorted(PUBLIC)
+    for name in PUBLIC:
+        assert getattr(holdfast, name) is not None
+    assert set(PUBLIC) <= set(dir(holdfast))
+    assert holdfast.errors.HoldfastError is holdfast.HoldfastError
+    assert callable(holdfast.testing.embedded)
+
+
+def test_what_a_client_can_do() -> None:
+    methods = {name for name in vars(holdfast.Client) if not name.startswith("_")}
+    assert methods == {
+        "close",
+        "create_topic",
+        "delete_topic",
+        "digest",
+        "drain",
+        "flush",
+        "publish",
+        "publish_many",
+        "replay",
+        "replay_batches",
+        "send",
+        "start",
+        "status",
+        "statuses",
+        "subscribe",
+        "topic",
+        "topics",
+        "update_topic",
+    }
+    assert methods - {"start", "drain"} <= {
+        name for name in vars(holdfast.SyncClient) if not name.startswith("_")
+    }
+
+
+def test_brokers_do_not_pay_for_the_client() -> None:
+    code = "import sys, holdfast.errors; sys.exit('grpc' in sys.modules or 'asyncio' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_an_unknown_name() -> None:
+    assert not hasattr(holdfast, "nonsense")
