@@ -308,7 +308,9 @@ class Connection:
             raise ClosedError("the client is not connected")
         insist = min(_INSIST_SECONDS, timeout)
         try:
-            self._leader = await self._first(endpoints, self._leads, insist)
+            self._leader = await self._first(
+                endpoints, lambda status: self._leads(status) or self._unreachable(status), insist
+            )
         except DeadlineExceededError:
             # The leader may not be reachable from here, behind a proxy for instance.
             try:
@@ -336,6 +338,12 @@ class Connection:
     def _leads(self, status: cluster_pb2.ClusterStatus) -> bool:
         return status.role == cluster_pb2.ROLE_LEADER and status.term >= self._term
 
+    def _unreachable(self, status: cluster_pb2.ClusterStatus) -> bool:
+        """Whether this broker follows a leader that is not to be looked for: then it has to forward."""
+        if self._options.discover or not status.leader_id or status.term < self._term:
+            return False
+        return status.leader_address not in self._endpoints
+
     async def _first(
         self,
         endpoints: Sequence[Endpoint],
@@ -362,12 +370,24 @@ class Connection:
                     return  # closed meanwhile
                 else:
                     for learned in self._learn(status):
-                        polls.append(loop.create_task(poll(learned)))
+                        begin(learned)
                     if wanted(status) and not found.done():
                         found.set_result(endpoint)
                 await asyncio.sleep(backoff.delay())
 
-        polls.extend([loop.create_task(poll(endpoint)) for endpoint in endpoints])
+        def begin(endpoint: Endpoint) -> None:
+            task = loop.create_task(poll(endpoint))
+            task.add_done_callback(ended)
+            polls.append(task)
+
+        def ended(task: asyncio.Task[None]) -> None:
+            # A fault of ours must not look like a cluster without a leader.
+            failure = None if task.cancelled() else task.exception()
+            if failure is not None and not found.done():
+                found.set_exception(failure)
+
+        for endpoint in endpoints:
+            begin(endpoint)
         try:
             async with asyncio.timeout_at(deadline):
                 return await found

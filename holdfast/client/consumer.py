@@ -108,10 +108,11 @@ class Subscription:
         self._loop = asyncio.get_running_loop()
         self._partitions: dict[_Key, PartitionAcks] = {}
         self._queue: deque[_Delivered] = deque()
-        self._current: set[_Delivered] = set()
         self._arrived = asyncio.Event()
         self._progress = asyncio.Event()
         self._credits = 0
+        #: So many acknowledgements do not wait for company: the broker could run out of credit.
+        self._enough = max_in_flight // 4
         self._dirty = False
         self._flush_now = asyncio.Event()
         self._heard = 0.0
@@ -142,20 +143,19 @@ class Subscription:
         return frozenset(self._partitions)
 
     async def _records(self) -> AsyncIterator[Record]:
-        queue, current, auto_ack = self._queue, self._current, self._auto_ack
+        queue, auto_ack = self._queue, self._auto_ack
         while True:
             while queue:
-                delivered = queue.popleft()
-                current.add(delivered)
-                try:
-                    for record in delivered.records:
-                        if delivered.dropped:
-                            break
-                        yield record
-                        if auto_ack:
-                            self.ack(record)
-                finally:
-                    current.discard(delivered)
+                # It stays in front until it is used up: who breaks off here goes on there.
+                delivered = queue[0]
+                for record in delivered.records:
+                    if delivered.dropped:
+                        break
+                    yield record
+                    if auto_ack:
+                        self.ack(record)
+                if queue and queue[0] is delivered:
+                    queue.popleft()
             if self._failure is not None:
                 raise self._failure
             if self._closing:
@@ -198,6 +198,8 @@ class Subscription:
             if not self._dirty:
                 self._dirty = True
                 self._loop.call_later(_ACK_LINGER_SECONDS, self._flush_now.set)
+            elif self._credits == self._enough:
+                self._flush_now.set()
         return NOTHING
 
     async def committed(self, timeout: float | None = None) -> dict[tuple[str, int], int]:
@@ -438,7 +440,7 @@ class Subscription:
         self._tell(AckRefused(span.topic, span.partition, span.first_offset, span.last_offset, error))
 
     def _drop(self, gone: Callable[[_Key], bool]) -> None:
-        for delivered in (*self._queue, *self._current):
+        for delivered in self._queue:
             if gone(delivered.key):
                 delivered.dropped = True
         kept = [delivered for delivered in self._queue if not delivered.dropped]

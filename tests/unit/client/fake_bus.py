@@ -62,6 +62,8 @@ class FakeCluster:
         self.committed: dict[tuple[str, int], int] = {}
         self.requests = 0
         self.corrupt_next_replay = False
+        #: Subscriptions get whole batches, credit allowing, and not record by record.
+        self.whole_batches = False
         self.message_batches = message_batches
         self.nodes = [FakeNode(self, number) for number in range(nodes)]
 
@@ -289,10 +291,13 @@ class FakeNode:
                             await fail(context, NoLeaderError("moved", retry_after_ms=1))
                         left = None if left is None else left - 1
                         offset = places[number]
-                        places[number] += 1
-                        credits -= 1
                         base, raw = max(b for b in broker.batches[number] if b[0] <= offset)
-                        stored = _stored(topic, number, base, raw, offset, offset)
+                        last = (
+                            min(base + _count(raw), offset + credits) - 1 if cluster.whole_batches else offset
+                        )
+                        credits -= last + 1 - offset
+                        places[number] = last + 1
+                        stored = _stored(topic, number, base, raw, offset, last)
                         yield bus_pb2.SubscribeResponse(delivery=bus_pb2.Delivery(batches=[stored]))
                 request = await inbox.get()
                 credits += request.credit.records

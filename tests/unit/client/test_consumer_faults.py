@@ -106,6 +106,22 @@ async def test_acks_in_any_order_commit_the_prefix() -> None:
         assert cluster.committed[("t", 0)] == 4
 
 
+async def test_who_breaks_off_goes_on_where_it_was() -> None:
+    async with FakeCluster(1) as cluster, holdfast.connect(cluster.endpoints) as bus:
+        await fill(bus, 30, partitions=1)
+        cluster.whole_batches = True
+        seen = []
+        async with bus.subscribe("t", group="g") as subscription:
+            for _ in range(3):
+                async for record in subscription:
+                    seen.append(record.offset)
+                    if len(seen) % 5 == 0:
+                        break
+            seen += [record.offset for record in await subscription.take(10)]
+            seen += [record.offset for record in await subscription.take(10)]
+        assert seen == list(range(30))
+
+
 async def test_auto_ack() -> None:
     async with FakeCluster(1) as cluster, holdfast.connect(cluster.endpoints) as bus:
         await fill(bus, 10, partitions=1)
