@@ -31,6 +31,9 @@ from holdfast.v1 import bus_pb2
 #: Bound on the batches of one request; brokers take 16 MiB, gRPC 64 MiB.
 _MAX_REQUEST_BYTES = 4 << 20
 
+#: What does not fit a message, whatever brokers are set to.
+_MAX_RECORD_BYTES = 60 << 20
+
 _hash_key = xxhash.xxh64_intdigest
 
 
@@ -78,7 +81,7 @@ class Batcher(Settlement):
         if topic is None:
             if not isinstance(name, str) or not name:
                 raise InvalidArgumentError("topic must be a name", metadata={"field": "topic"})
-            topic = self.topics[name] = TopicQueue(name)
+            topic = self.topics[name] = TopicQueue(name, self._epochs.get(name, 0))
         return topic
 
     def add(
@@ -103,7 +106,7 @@ class Batcher(Settlement):
             size += sum([len(header) + len(content) for header, content in headers])
         if self.buffered + size > self.max_buffered and self.buffered:
             raise self._overloaded(size)
-        if topic.max_record_bytes and size - RECORD_OVERHEAD > topic.max_record_bytes:
+        if size > _MAX_RECORD_BYTES or 0 < topic.max_record_bytes < size - RECORD_OVERHEAD:
             raise _too_large(size - RECORD_OVERHEAD, topic)
         queue = topic.queues[_hash_key(key) % topic.partitions] if key and topic.partitions else topic.sticky
         parcel = queue.open
@@ -323,6 +326,7 @@ class Batcher(Settlement):
                 queue.close()
                 if queue.topic.sticky is queue:
                     self._move_sticky(queue.topic)
+            queue.join_epoch()
             parcel = queue.waiting[0]
             if parcel.data:
                 return parcel
@@ -363,7 +367,8 @@ class Batcher(Settlement):
 
 
 def _too_large(size: int, topic: TopicQueue) -> RecordTooLargeError:
+    limit = topic.max_record_bytes or _MAX_RECORD_BYTES
     return RecordTooLargeError(
-        f"record of {size} bytes is over the limit of {topic.max_record_bytes} bytes of topic {topic.name}",
-        metadata={"size": str(size), "limit": str(topic.max_record_bytes)},
+        f"record of {size} bytes is over the limit of {limit} bytes of topic {topic.name}",
+        metadata={"size": str(size), "limit": str(limit)},
     )

@@ -188,7 +188,7 @@ class PartitionQueue:
         self.open: Parcel | None = None
         self.waiting: deque[Parcel] = deque()
         self.in_flight: deque[Parcel] = deque()
-        self.epoch = 0
+        self.epoch = topic.epoch
         self.next_sequence = 0
 
     def parcels(self) -> Iterator[Parcel]:
@@ -225,10 +225,18 @@ class PartitionQueue:
 
     def new_epoch(self, parcels: Sequence[Parcel]) -> None:
         """Number these, the last ones of the queue, anew; those before them keep their sequences."""
-        self.epoch += 1
+        # Higher than that of any partition of the topic: see `join_epoch`.
+        self.topic.epoch += 1
+        self.epoch = self.topic.epoch
         self.next_sequence = 0
         for parcel in parcels:
             parcel.base_sequence = -1
+
+    def join_epoch(self) -> None:
+        """Go over to the topic's epoch once nothing older is left: parcels of one epoch travel together."""
+        if self.epoch < self.topic.epoch and not self.in_flight and self.waiting[0].base_sequence < 0:
+            self.epoch = self.topic.epoch
+            self.next_sequence = 0
 
     def may_leave(self, parcel: Parcel) -> bool:
         """Whether the first parcel may follow those under way.
@@ -255,6 +263,7 @@ class TopicQueue:
     __slots__ = (
         "armed",
         "due",
+        "epoch",
         "hurried",
         "in_flight",
         "limbo",
@@ -266,8 +275,10 @@ class TopicQueue:
         "sticky",
     )
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, epoch: int = 0) -> None:
         self.name = name
+        #: The highest one of its partitions.
+        self.epoch = epoch
         self.partitions = 0
         self.max_record_bytes = 0
         self.queues: list[PartitionQueue] = []

@@ -39,6 +39,8 @@ from holdfast.v1 import bus_pb2, topics_pb2
 _TICK_SECONDS = 0.1
 #: Without an answer for this long, somebody else may have been elected.
 _SILENCE_SECONDS = 0.4
+#: Longer than any broker takes to answer, well or not: something is stuck.
+_STUCK_SECONDS = 15.0
 #: After a refusal, how long the answers to the other requests under way are waited for.
 _DRAIN_SECONDS = 0.25
 #: publish_many hands over this much at a time, so that others get their turn.
@@ -212,7 +214,7 @@ class Producer:
         """What was known of a topic holds no longer: it was deleted or made anew."""
         known = self._batcher.topics.get(topic)
         if known is not None and known.partitions and not known.pending and not known.in_flight:
-            del self._batcher.topics[topic]
+            self._batcher.drop(known)
 
     async def close(self) -> None:
         """Send what waits, then stop; what cannot be sent fails with its own error or ``ClosedError``."""
@@ -489,9 +491,13 @@ class Producer:
         """End a stream to a leader that has been replaced without our connection noticing."""
         while True:
             await asyncio.sleep(_SILENCE_SECONDS / 2)
-            silent = self._batcher.requests and self._loop.time() - self._last_answer > _SILENCE_SECONDS
-            if silent and await self._connection.newer_leader(term):
+            if not self._batcher.requests:
+                continue
+            silence = self._loop.time() - self._last_answer
+            if silence > _SILENCE_SECONDS and await self._connection.newer_leader(term):
                 raise NoLeaderError("the leader has been replaced")
+            if silence > _STUCK_SECONDS:
+                raise UnavailableError(f"no answer for {silence:.0f} s")
 
 
 def _heard(future: asyncio.Future[Any]) -> None:
@@ -523,8 +529,6 @@ async def _stream_error(call: _Stream, failure: BaseException, endpoint: Endpoin
         except asyncio.CancelledError:
             return UnavailableError(f"stream to {endpoint.address} was cancelled")
         return UnavailableError(f"broker {endpoint.address} ended the stream: {code.name} {details or ''}")
-    if isinstance(failure, grpc.aio.UsageError):
-        return ClosedError("the client has been closed")
     return UnavailableError(f"stream to {endpoint.address} failed: {failure}")
 
 

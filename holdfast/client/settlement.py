@@ -42,6 +42,8 @@ class Settlement:
         self._compression = compression
         self._on_lost = on_lost
         self.topics: dict[str, TopicQueue] = {}
+        #: First epoch of topics that were known once.
+        self._epochs: dict[str, int] = {}
         #: Bytes taken and not settled.
         self.buffered = 0
         #: Under way, in order.
@@ -204,10 +206,15 @@ class Settlement:
             self.forget(topic, error)
         self.requests.clear()
 
-    def forget(self, topic: TopicQueue, error: HoldfastError) -> None:
-        """The topic is of no use: fail what waits for it; the next record asks anew."""
+    def drop(self, topic: TopicQueue) -> None:
+        """Forget the topic, but not the epochs used up: an old sequence would pass for a repeat."""
+        self._epochs[topic.name] = topic.epoch + 1
         if self.topics.get(topic.name) is topic:
             del self.topics[topic.name]
+
+    def forget(self, topic: TopicQueue, error: HoldfastError) -> None:
+        """The topic is of no use: fail what waits for it; the next record asks anew."""
+        self.drop(topic)
         for queue in topic.all_queues():
             for parcel in list(queue.parcels()):
                 self._fail(parcel, error)

@@ -197,6 +197,8 @@ class FakeNode:
             response: bus_pb2.PublishResponse | None = None
             if fault == "overloaded":
                 error = OverloadedError("full", retry_after_ms=1)
+            elif fault == "unknown topic":
+                error = UnknownTopicError("not known here")
             elif fault == "move":
                 cluster.move_leader()
                 error = NoLeaderError("moved", retry_after_ms=1)

@@ -313,6 +313,23 @@ def test_a_forgotten_producer_starts_again(loop: asyncio.AbstractEventLoop) -> N
     assert all(future.exception() is None for _, future in world.published)
 
 
+def test_partitions_come_together_again_after_one_began_a_new_epoch(
+    loop: asyncio.AbstractEventLoop,
+) -> None:
+    world = World(loop, 8, 1 << 16)
+    for key in range(8):
+        world.publish(key)
+    world.run_down()
+    world.publish(1, True)
+    world.run_down()
+    for key in range(8):
+        world.publish(key)
+    world.pump(due=True)
+    assert len(world.wire) == 1
+    world.run_down()
+    world.check()
+
+
 def test_only_the_record_that_is_too_large_fails(loop: asyncio.AbstractEventLoop) -> None:
     world = World(loop, 5, 1 << 16)
     for number in range(50):

@@ -155,6 +155,20 @@ async def test_only_the_refused_record_fails() -> None:
         stored_once_and_in_order(cluster, "t", [value for value in values if value != POISON])
 
 
+async def test_a_topic_that_was_forgotten_and_is_the_same() -> None:
+    """Sequences of before must not be used again: the broker would take new records for repeats."""
+    async with FakeCluster(1) as cluster, holdfast.connect(cluster.endpoints) as bus:
+        await bus.create_topic("t")
+        for number in range(4):
+            assert (await bus.publish("t", b"%d" % number)).offset == number
+            await bus.create_topic("t", if_not_exists=True)
+        cluster.faults.append("unknown topic")
+        with pytest.raises(UnknownTopicError):
+            await bus.publish("t", b"lost")
+        assert (await bus.publish("t", b"4")).offset == 4
+        assert cluster.values("t") == [[b"0", b"1", b"2", b"3", b"4"]]
+
+
 def send_too_much(bus: holdfast.Client) -> None:
     for _ in range(100):
         bus.send("t", bytes(100))
