@@ -65,6 +65,8 @@ class Requests:
         self._check_rounds = False
         self._next_sweep = 0.0
         self._blocked_until = 0.0
+        #: The leader we know says that it is not: no use asking it without a pause.
+        self._reads_blocked_until = 0.0
 
     def attach(self, core: RaftCore) -> None:
         self._core = core
@@ -208,7 +210,7 @@ class Requests:
             waiting.popleft()
             self._forwarded[request_id] = (proposal, leader)
         fresh = self.reads.fresh
-        if fresh:
+        if fresh and now >= self._reads_blocked_until:
             reads = self._local_reads()
             if reads:
                 request_id = self._new_id()
@@ -407,7 +409,7 @@ class Requests:
             deadline = now + 4 * self._settings.leader_wait
             self.reads.fresh.append(Read(None, deadline, now, node_id, request_id))
         elif kind == "read_index_reply":
-            self._on_read_index_reply(frame)
+            self._on_read_index_reply(frame, now)
 
     def _on_forward_request(self, node_id: str, frame: PeerFrame, now: float) -> None:
         request = frame.forward_request
@@ -437,11 +439,13 @@ class Requests:
         else:
             self._answer(item[0], log_pb2.OpResult.FromString(reply.result), None, reply.index)
 
-    def _on_read_index_reply(self, frame: PeerFrame) -> None:
+    def _on_read_index_reply(self, frame: PeerFrame, now: float) -> None:
         reply = frame.read_index_reply
         asked = self.reads.asked.pop(reply.id, None)
         if asked is None:
             return
+        if reply.HasField("error"):
+            self._reads_blocked_until = now + 0.005
         for read in asked.reads:
             if reply.HasField("error"):
                 # Nothing is lost by asking again; its deadline bounds it.
@@ -462,7 +466,10 @@ class Requests:
         elif self.queue.waiting or self.reads.fresh:
             leader = core.leader_id
             if leader in core.followers and core.followers[leader].connected:
-                return max(now, self._blocked_until)
+                blocked = self._blocked_until
+                if not self.queue.waiting:
+                    blocked = max(blocked, self._reads_blocked_until)
+                return max(now, blocked)
         if self.queue.outstanding or self.reads.busy:
             return self._next_sweep
         return None

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from holdfast.cluster import events
 from holdfast.storage import journal as rows
+from holdfast.v1 import errors_pb2, peer_pb2
 
-from .ours import OurNode, append, append_reply
+from .ours import Frame, OurNode, append, append_reply, replies
 from .ours_snapshot import chunk, donor, needs_snapshot, snapshot_replies
 from .stock import Clock
 
@@ -65,3 +66,35 @@ def test_a_snapshot_nobody_needs_any_more_is_dropped() -> None:
     now = leader.clock.now
     assert leader.engine.next_wakeup(now) > now
     assert not leader.engine.core.snapshots._sending
+
+
+def test_a_read_is_not_asked_of_a_deposed_leader_without_pause() -> None:
+    """Its refusals were answered with the same question, as fast as the link allowed."""
+    node = OurNode(Clock(), "a")
+    node.receive("b", append(1, (1, 0), [(2, 1, None)], commit=2))
+    node.engine.read_barrier("read", node.clock.now + 5.0)
+    asked = 0
+    sent = node.tick()
+    for _ in range(200):
+        questions = [frame.read_index_request for frame in replies(sent, "read_index_request")]
+        asked += len(questions)
+        refusals = [
+            Frame(
+                term=1,
+                read_index_reply=peer_pb2.ReadIndexReply(
+                    id=question.id, error=errors_pb2.Error(reason="NO_LEADER", message="not me")
+                ),
+            )
+            for question in questions
+        ]
+        node.clock.advance(0.0002)
+        sent = node.receive("b", *refusals)
+        assert node.engine.next_wakeup(node.clock.now) > node.clock.now
+    assert 2 <= asked <= 10  # in 40 ms
+    # The next leader answers it.
+    for _ in range(30):
+        for question in replies(sent, "read_index_request"):
+            answer = peer_pb2.ReadIndexReply(id=question.read_index_request.id, index=2)
+            node.receive("b", Frame(term=1, read_index_reply=answer))
+        sent = node.tick(0.001)
+    assert node.sink.completed["read"].error is None
