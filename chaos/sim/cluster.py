@@ -38,6 +38,8 @@ class SimCall:
     started: float
     ended: float = 0.0
     done: Completed | None = None
+    #: Of a barrier: the highest log index acknowledged to anybody when it began.
+    must_see: int | None = None
 
     @property
     def ok(self) -> bool:
@@ -118,6 +120,8 @@ class SimNode:
                 raise Divergence(f"{call.value!r} was answered twice (seed {self.cluster.seed})")
             call.done = done
             call.ended = self.clock.monotonic()
+            if done.error is None:
+                self.cluster.check_answer(call, done, progress)
 
     def values(self) -> list[bytes]:
         """What this node has applied and committed."""
@@ -133,7 +137,8 @@ class SimCluster:
     """``nodes`` engines named n1, n2, ...; nothing runs until ``run_for`` or ``run_until``.
 
     Checked at every step: no two nodes apply different entries at one index, no
-    term has two leaders, nothing is answered twice.
+    term has two leaders, nothing is answered twice, no barrier misses what was
+    acknowledged before it.
     """
 
     def __init__(
@@ -156,6 +161,8 @@ class SimCluster:
         self.steps = 0
         #: Nodes that have crashed at least once.
         self.crashed: set[str] = set()
+        self.barriers: list[SimCall] = []
+        self._acked_index = 0
         self._still = 0
         self._make_machine = machine
         self._applied: dict[int, bytes] = {}
@@ -255,7 +262,8 @@ class SimCluster:
         node = self.nodes[node_id]
         if node.engine is None:
             raise ValueError("the node is down")
-        call = SimCall(b"", node_id, self.world.now)
+        call = SimCall(b"", node_id, self.world.now, must_see=self._acked_index)
+        self.barriers.append(call)
         node.engine.read_barrier(call, self.world.now + timeout)
         return call
 
@@ -361,6 +369,15 @@ class SimCluster:
         known = self._applied.setdefault(index, digest)
         if known != digest:
             raise Divergence(f"{node_id} applies another entry at {index} (seed {self.seed})")
+
+    def check_answer(self, call: SimCall, done: Completed, progress: Progress) -> None:
+        if call.must_see is None:
+            self._acked_index = max(self._acked_index, done.index)
+        elif done.index < call.must_see or progress.visible_index < done.index:
+            raise Divergence(
+                f"a read on {call.node_id} sees {min(done.index, progress.visible_index)}, "
+                f"and {call.must_see} was acknowledged before it (seed {self.seed})"
+            )
 
     def _on_event(self, node: SimNode, event: object) -> None:
         node.events.append(event)

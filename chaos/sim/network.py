@@ -44,17 +44,36 @@ class SimNetwork:
 
     def attach(self, transport: SimTransport) -> None:
         """A node's process is up; links to those that can be reached come up."""
+        others = [other for other in self.node_ids if other != transport.node_id]
+        for other in others:
+            # A link that has not ended yet belongs to an earlier process.
+            self._disconnect(transport.node_id, other, refused=True)
         self._transports[transport.node_id] = transport
-        for other in self.node_ids:
-            if other in self._transports and other != transport.node_id:
-                self._connect(transport.node_id, other)
+        for other in others:
+            self._connect(transport.node_id, other)
 
     def detach(self, node_id: str) -> None:
-        """A node's process is gone: its peers notice at once (reset)."""
+        """A node's process is gone: its peers notice.
+
+        Either at once (a reset, which loses what was under way), or after what
+        it had sent (an end of stream).
+        """
         del self._transports[node_id]
         for other in self.node_ids:
-            if other != node_id:
+            if other == node_id or not self._links[node_id, other].up:
+                continue
+            link = self._links[node_id, other]
+            if self.world.rng.random() < 0.5:
                 self._disconnect(node_id, other, refused=True)
+            else:
+                self.world.at(link.last_arrival, self._end_of_stream(node_id, other, link.epoch))
+
+    def _end_of_stream(self, a: str, b: str, epoch: int) -> Callable[[], None]:
+        def end() -> None:
+            if self._links[a, b].epoch == epoch:
+                self._disconnect(a, b, refused=True)
+
+        return end
 
     # -- faults -----------------------------------------------------------------------
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from holdfast.chaos.sim.cluster import SimCluster
+from holdfast.chaos.sim.cluster import Divergence, SimCluster
 from holdfast.cluster.raft.cures import ALL, Cures
 from holdfast.cluster.raft.settings import EngineSettings
 
@@ -39,6 +39,8 @@ def storm(
                 break
             sequence += 1
             sim.propose(b"s%d" % sequence, rng.choice(up), timeout=2.0)
+            if rng.random() < 0.2:
+                sim.barrier(rng.choice(up), timeout=2.0)
             if rng.random() < 0.3:
                 sim.run_for(rng.random() * 0.003)
         action = rng.random()
@@ -50,6 +52,17 @@ def storm(
             sim.crash(target)
         elif action < 0.30 and len(down) < minority:
             sim.nodes[target].store.power = rng.choice(["cut_before", "cut_after"])
+        elif action < 0.36:
+            # The power goes for most at once, each in the middle of its next commit.
+            for node in sim.nodes.values():
+                if rng.random() < 0.8:
+                    node.store.power = rng.choice(["cut_before", "cut_before", "cut_after"])
+            for _ in range(rng.randrange(1, 4)):
+                sequence += 1
+                if up:
+                    sim.propose(b"s%d" % sequence, rng.choice(up), timeout=2.0)
+            sim.run_for(rng.random() * 0.01)
+            sim.crash(target)
         elif action < 0.50:
             for node_id in down:
                 sim.start(node_id)
@@ -81,14 +94,14 @@ def storm(
     sim.elect(limit=10.0)
     sim.settle(limit=20.0)
     sim.run_for(6.0)
-    for call in sim.calls:
+    for call in sim.calls + sim.barriers:
         # Answered, or its node crashed while it waited.
         if call.done is None and not _lost_with_its_node(sim, call.node_id):
-            raise AssertionError(f"{call.value!r} was never answered (seed {seed})")
+            raise Divergence(f"{call.value!r} was never answered (seed {seed})")
     sim.check_nothing_lost()
     for node in sim.nodes.values():
         if node.failure is not None:
-            raise AssertionError(f"{node.node_id} halted (seed {seed})") from node.failure
+            raise Divergence(f"{node.node_id} halted (seed {seed})") from node.failure
     return sim
 
 

@@ -17,9 +17,10 @@ def test_killed_leader_is_replaced_fast(seed: int) -> None:
     sim.crash(leader.node_id)
     at = sim.world.now
     node = next(n for n in sim.ids if n != leader.node_id)
-    call = sim.publish(b"after", node)
-    assert call.ok
-    assert sim.world.now - at < 0.2
+    # The first may have been on its way to the dead leader: its outcome is unknown, and said so at once.
+    while not sim.publish(b"after", node).ok:
+        pass
+    assert sim.world.now - at < 0.15
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from holdfast.chaos.sim import SimCluster
+from holdfast.chaos.sim import Divergence, SimCluster
 from holdfast.chaos.sim.storm import SHORT_LOG, storm
 from holdfast.cluster.raft.cures import ALL
 
@@ -33,15 +33,25 @@ def test_same_seed_same_run() -> None:
     assert [call.ok for call in one.calls] == [call.ok for call in two.calls]
 
 
-@pytest.mark.parametrize("cure", ["keep_matching_entries", "commit_within_confirmed"])
+# A checker is trusted once it has caught a planted bug. First the seed that last showed it: any change of
+# the engine gives every seed another story.
+PLANTED = {
+    "keep_matching_entries": [1, *range(50)],
+    "commit_within_confirmed": [30, *range(200)],
+    "confirm_reads": [20, *range(200)],
+    "hold_until_durable": [56, *range(300)],
+}
+
+
+@pytest.mark.parametrize("cure", PLANTED)
 def test_storm_finds_a_planted_bug(cure: str) -> None:
     cures = dataclasses.replace(ALL, **{cure: False})
 
     def sick() -> None:
-        for seed in range(20):
+        for seed in PLANTED[cure]:
             storm(seed, cures=cures)
 
-    with pytest.raises(AssertionError):
+    with pytest.raises(Divergence):
         sick()
 
 
