@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
+from holdfast.errors import HoldfastError, UnavailableError
+
 
 class Backoff:
     """Delays in seconds: jittered, doubling from ``first`` up to ``longest``.
@@ -24,6 +26,13 @@ class Backoff:
     def reset(self) -> None:
         """The last try went well."""
         self._next = self._first
+
+    def after(self, error: HoldfastError) -> float:
+        """The delay after this error: none at all when a broker that did well so far is suddenly gone."""
+        if isinstance(error, UnavailableError) and self._next == self._first:
+            self._next = self._first * 2
+            return 0.0
+        return self.delay(error.retry_after_ms if error.retriable else 0)
 
     def delay(self, hint_ms: int = 0) -> float:
         """The next delay; at least what the broker asked for, if it did (bounded)."""

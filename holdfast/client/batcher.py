@@ -114,7 +114,18 @@ class Batcher(Settlement):
             parcel = self._next_parcel(queue, size, timeout, keyed=bool(key))
         self.buffered += size
         parcel.size += size
-        parcel.add(value, key, time_us, headers, future)
+        # Not a method of Parcel: this line is run for every record there is.
+        if future is not None:
+            if parcel.futures is None:
+                parcel.futures = [None] * len(parcel.values)
+            parcel.futures.append(future)
+        elif parcel.futures is not None:
+            parcel.futures.append(None)
+        if headers:
+            parcel.headers[len(parcel.values)] = headers
+        parcel.values.append(value)
+        parcel.keys.append(key)
+        parcel.times.append(time_us)
         if not topic.armed:
             self._on_work(topic)
 

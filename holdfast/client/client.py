@@ -134,7 +134,10 @@ class Client:
             RecordTooLargeError: over the topic's limit.
             ClosedError: the client is not open.
         """
-        return self._publisher.publish(topic, value, key, headers, timestamp, timeout)
+        producer = self._producer
+        if producer is None:
+            raise _not_open(self._closed)
+        return producer.publish(topic, value, key, headers, timestamp, timeout)
 
     def send(
         self,
@@ -154,7 +157,10 @@ class Client:
             OverloadedError: ``max_buffered_bytes`` wait already.
             InvalidArgumentError, RecordTooLargeError, ClosedError: as ``publish``.
         """
-        self._publisher.send(topic, value, key, headers, timestamp)
+        producer = self._producer
+        if producer is None:
+            raise _not_open(self._closed)
+        producer.send(topic, value, key, headers, timestamp)
 
     async def publish_many(
         self,

@@ -281,7 +281,7 @@ class Subscription:
                 self._fail(error)
                 return
             self._tell(Disconnected(error))
-            await asyncio.sleep(backoff.delay(error.retry_after_ms))
+            await asyncio.sleep(backoff.after(error))
 
     async def _serve(self, endpoint: Endpoint, backoff: Backoff) -> None:
         """Consume over one stream until it fails.

@@ -75,21 +75,6 @@ class Parcel:
         self.alone = False
         self.restarts = 0
 
-    def add(
-        self, value: bytes, key: bytes, time_us: int, headers: Headers | None, future: AckFuture | None
-    ) -> None:
-        if future is not None:
-            if self.futures is None:
-                self.futures = [None] * len(self.values)
-            self.futures.append(future)
-        elif self.futures is not None:
-            self.futures.append(None)
-        if headers:
-            self.headers[len(self.values)] = headers
-        self.values.append(value)
-        self.keys.append(key)
-        self.times.append(time_us)
-
     def watch(self, new_future: Callable[[], asyncio.Future[None]]) -> asyncio.Future[None]:
         """Resolves when the parcel is settled, well or not."""
         future = new_future()

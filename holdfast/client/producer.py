@@ -392,7 +392,7 @@ class Producer:
                 if isinstance(error, ClosedError):
                     self._batcher.fail_all(error)
                     return
-                await asyncio.sleep(backoff.delay(error.retry_after_ms if error.retriable else 0))
+                await asyncio.sleep(backoff.after(error))
 
     def _stopped(self, runner: asyncio.Task[None]) -> None:
         """Nothing may wait for a runner that has failed through a fault of ours."""

@@ -112,7 +112,7 @@ class Replay:
                 call.cancel()
             if not error.retriable and not self._lags(error):
                 raise error
-            delay = backoff.delay(error.retry_after_ms)
+            delay = backoff.after(error)
             if loop.time() + delay >= deadline:
                 raise error
             self._connection.failed(endpoint, error)

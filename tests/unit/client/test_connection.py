@@ -20,6 +20,7 @@ from holdfast.errors import (
     InvalidArgumentError,
     NoLeaderError,
     OutcomeUnknownError,
+    OverloadedError,
     TopicExistsError,
     UnavailableError,
     UnknownTopicError,
@@ -139,6 +140,12 @@ def test_backoff_grows_is_bounded_and_jittered() -> None:
     assert backoff.delay(hint_ms=50) == pytest.approx(0.05)
     assert backoff.delay(hint_ms=60_000) == pytest.approx(0.1)
     assert Backoff(0.01, 0.1, jitter=lambda: 0.0).delay() == pytest.approx(0.005)
+    backoff.reset()
+    gone = UnavailableError("gone")
+    assert backoff.after(gone) == 0.0
+    assert backoff.after(gone) == pytest.approx(0.05)
+    backoff.reset()
+    assert backoff.after(OverloadedError("full")) == pytest.approx(0.1)
 
 
 def failure(
