@@ -19,6 +19,7 @@ import grpc
 from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from holdfast.cluster.delivery.settings import DeliverySettings
 from holdfast.cluster.engine import Engine
 from holdfast.cluster.ports import Clock, EventSink
 from holdfast.cluster.results import Progress, Role
@@ -29,6 +30,7 @@ from holdfast.rpc.admission import Admission
 from holdfast.rpc.bridge import EngineBridge
 from holdfast.rpc.clock import SystemClock
 from holdfast.rpc.duties import LeaderDuties
+from holdfast.rpc.egress import Egress
 from holdfast.rpc.engine_thread import EngineLike, EngineThread
 from holdfast.rpc.health import HealthReporter
 from holdfast.rpc.peer.tcp import TcpTransport
@@ -291,8 +293,10 @@ class Broker:
         self._publish = publish = PublishService(
             bridge, cache, PublishEncoder(limits, self._clock), admission, limits, events
         )
-        replay = ReplayService(store, bridge, cache, emit=events)
-        self._subscribe = SubscribeService(store, bridge, cache, self.topology, emit=events)
+        bounds = DeliverySettings()
+        egress = Egress(bounds.max_outgoing_bytes, bounds.max_outgoing_bytes_per_peer, bounds.stalled_after)
+        replay = ReplayService(store, bridge, cache, emit=events, egress=egress)
+        self._subscribe = SubscribeService(store, bridge, cache, self.topology, emit=events, egress=egress)
         self._health = HealthReporter(bridge, (bus.SERVICE,))
         server.add_generic_rpc_handlers(
             (

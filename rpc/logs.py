@@ -33,6 +33,11 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(line, default=str)
 
 
+def _news(record: logging.LogRecord) -> bool:
+    """False for what gRPC reports as an error, with a traceback, when a client goes away."""
+    return not str(record.msg).startswith("ExecuteBatchError raised in core")
+
+
 def configure(log: Log, node_id: str) -> None:
     """Send everything to standard error; replaces what was configured before."""
     handler = logging.StreamHandler(sys.stderr)
@@ -44,3 +49,4 @@ def configure(log: Log, node_id: str) -> None:
     root.handlers[:] = [handler]
     root.setLevel(logging.INFO)
     logging.getLogger("holdfast").setLevel(log.level.upper())
+    logging.getLogger("grpc._cython.cygrpc").addFilter(_news)

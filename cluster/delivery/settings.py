@@ -24,6 +24,13 @@ class DeliverySettings:
     #: Payload of one response: what a reader gets by default, and may ask for.
     default_message_bytes: int = 1 << 20
     max_message_bytes: int = 4 << 20
+    #: Payload on its way to all readers of this node, to those on one connection,
+    #: and how long one may stand still while others wait for room, in seconds.
+    max_outgoing_bytes: int = 48 << 20
+    max_outgoing_bytes_per_peer: int = 16 << 20
+    stalled_after: float = 10.0
+    #: One message of a subscription's client.
+    max_request_bytes: int = 8 << 20
     #: The default for decoded records, which take the event loop about 3 us each.
     decoded_message_bytes: int = 256 << 10
     #: Index rows looked at in one read transaction, so that a reader that skips

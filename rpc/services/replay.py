@@ -22,6 +22,7 @@ from holdfast.errors import (
     UnknownTopicError,
 )
 from holdfast.rpc.bridge import EngineBridge
+from holdfast.rpc.egress import Egress, EgressStream
 from holdfast.rpc.services.decoding import BatchDecoder, add_records
 from holdfast.rpc.services.delivery_wire import Parts, batches_field, replay_response
 from holdfast.rpc.services.handlers import Context
@@ -66,6 +67,7 @@ class ReplayService:
         cache: topics, looked up once per call.
         settings: the bounds.
         emit: where events go.
+        egress: bounds what is on its way; shared by all streams of a node.
     """
 
     def __init__(
@@ -75,11 +77,15 @@ class ReplayService:
         cache: TopicCache,
         settings: DeliverySettings | None = None,
         emit: EventSink | None = None,
+        egress: Egress | None = None,
     ) -> None:
         self._store = store
         self._bridge = bridge
         self._topics = cache
-        self._settings = settings or DeliverySettings()
+        self._settings = own = settings or DeliverySettings()
+        self._egress = egress or Egress(
+            own.max_outgoing_bytes, own.max_outgoing_bytes_per_peer, own.stalled_after
+        )
         self._emit = emit
         self._active = 0
         self._current = False  # a barrier has been passed since the start
@@ -123,10 +129,13 @@ class ReplayService:
                 # After the watch began, so that nothing falls between the two.
                 with self._store.read() as reader:
                     reading.start(reader)
+                egress = self._egress.stream(context.peer())
                 while True:
-                    message = self._next_message(reading)
+                    await egress.turn()
+                    message = self._next_message(reading, egress)
                     if message is not None:
-                        yield message
+                        with egress.sending(len(message)):
+                            yield message
                     elif reading.ended:
                         return
                     else:
@@ -150,10 +159,10 @@ class ReplayService:
                 logger.debug("replay without a leader, as far as this node knows the log")
         await self._bridge.settle(timeout)
 
-    def _next_message(self, reading: _Reading) -> bytes | None:
+    def _next_message(self, reading: _Reading, egress: EgressStream) -> bytes | None:
         try:
             with self._store.read() as reader:
-                message = reading.read(reader)
+                message = reading.read(reader, egress)
         except StorageError as error:
             if self._emit is not None and "offset" in error.metadata:
                 facts = error.metadata
@@ -212,14 +221,14 @@ class _Reading:
             cursor = self._by_key[key]
             cursor.pending = not cursor.done
 
-    def read(self, reader: Reader) -> bytes | None:
+    def read(self, reader: Reader, egress: EgressStream) -> bytes | None:
         """The next message; None when there is nothing to say until a partition changes."""
         # A deleted topic's partitions go step by step, its definition at once.
         if topics.read(reader, self.topic.id) is None:
             raise _gone(self._refs[0])
         batches: Parts = []
         response = bus_pb2.ReplayResponse()
-        room = self._max_bytes
+        room = egress.allowance(self._max_bytes)
         rows = self._settings.max_rows_per_read
         moved = not self._announced
         self.records_read = 0

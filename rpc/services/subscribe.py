@@ -37,6 +37,7 @@ from holdfast.errors import (
     UnknownTopicError,
 )
 from holdfast.rpc.bridge import EngineBridge, unwrap
+from holdfast.rpc.egress import Egress, EgressStream
 from holdfast.rpc.services.handlers import Context, parse
 from holdfast.rpc.services.subscribe_pipe import (
     FORWARDED,
@@ -45,7 +46,7 @@ from holdfast.rpc.services.subscribe_pipe import (
     RemoteStatusError,
     insecure_channel,
 )
-from holdfast.rpc.services.subscribe_session import Session
+from holdfast.rpc.services.subscribe_session import Session, check_size
 from holdfast.rpc.services.topic_cache import TopicCache
 from holdfast.rpc.status import abort, invalid
 from holdfast.rpc.topology import Topology
@@ -81,6 +82,7 @@ class SubscribeService:
         settings: the bounds.
         emit: where events go.
         connect: makes channels to other brokers.
+        egress: bounds what is on its way; shared by all streams of a node.
     """
 
     def __init__(
@@ -92,12 +94,16 @@ class SubscribeService:
         settings: DeliverySettings | None = None,
         emit: EventSink | None = None,
         connect: ChannelFactory = insecure_channel,
+        egress: Egress | None = None,
     ) -> None:
         self._store = store
         self._bridge = bridge
         self._topics = cache
         self._topology = topology
-        self._settings = settings or DeliverySettings()
+        self._settings = own = settings or DeliverySettings()
+        self._egress = egress or Egress(
+            own.max_outgoing_bytes, own.max_outgoing_bytes_per_peer, own.stalled_after
+        )
         self._emit = emit
         self._coordinator: Coordinator | None = None
         self._pipe = LeaderPipe(topology.node_id, connect)
@@ -147,14 +153,16 @@ class SubscribeService:
 
     async def _serve(self, requests: AsyncIterator[bytes], context: Context) -> AsyncGenerator[bytes, None]:
         first = await self._first(requests)
+        check_size(first, self._settings)
         start = _parse_start(first, self._settings)
         if self._closed:
             raise UnavailableError("the broker is stopping; use another one")
+        egress = self._egress.stream(context.peer())
         if self._bridge.progress.role is Role.LEADER:
-            answers = self._lead(start, requests)
+            answers = self._lead(start, requests, egress)
         else:
             forwarded = any(key == FORWARDED for key, _ in context.invocation_metadata() or ())
-            answers = self._pipe.run(self._leader_address(forwarded), first, requests)
+            answers = self._pipe.run(self._leader_address(forwarded), first, requests, egress)
         async with aclosing(answers) as messages:
             async for message in messages:
                 yield message
@@ -180,7 +188,7 @@ class SubscribeService:
     # -- on the leader ----------------------------------------------------------
 
     async def _lead(
-        self, start: bus_pb2.SubscribeStart, requests: AsyncIterator[bytes]
+        self, start: bus_pb2.SubscribeStart, requests: AsyncIterator[bytes], egress: EgressStream
     ) -> AsyncGenerator[bytes, None]:
         timeout = self._settings.call_timeout
         # Everything the leaders before this one committed must be visible.
@@ -205,6 +213,7 @@ class SubscribeService:
             records=start.format == bus_pb2.FORMAT_RECORDS,
             commit=self._commit_soon,
             emit=self._emit,
+            egress=egress,
         )
         listener: asyncio.Task[None] | None = None
         try:

@@ -9,6 +9,7 @@ from typing import Any
 import grpc
 
 from holdfast.errors import HoldfastError, NoLeaderError
+from holdfast.rpc.egress import EgressStream
 from holdfast.rpc.services.handlers import Context
 from holdfast.v1 import bus_pb2
 
@@ -72,7 +73,7 @@ class LeaderPipe:
         return len(self._calls)
 
     async def run(
-        self, address: str, first: bytes, requests: AsyncIterator[bytes]
+        self, address: str, first: bytes, requests: AsyncIterator[bytes], egress: EgressStream
     ) -> AsyncGenerator[bytes, None]:
         """Answers of the leader at ``address``.
 
@@ -85,7 +86,10 @@ class LeaderPipe:
         self._calls[call] = address
         try:
             async for response in call:
-                yield response
+                with egress.sending(len(response)):
+                    yield response
+                # Before the next one is read: it stays with the leader until there is room.
+                await egress.turn()
         except grpc.aio.AioRpcError as error:
             details = _details(error)
             if details is None:

@@ -13,6 +13,7 @@ from holdfast.cluster.delivery.reading import PartitionRef, Slice, Step, read_st
 from holdfast.cluster.delivery.settings import DeliverySettings
 from holdfast.cluster.ports import EventSink
 from holdfast.errors import HoldfastError, InternalError, UnknownTopicError
+from holdfast.rpc.egress import EgressStream
 from holdfast.rpc.services.decoding import BatchDecoder, add_records
 from holdfast.rpc.services.delivery_wire import Parts, batches_field, delivery_response
 from holdfast.rpc.services.handlers import parse
@@ -35,6 +36,7 @@ class Session:
         group, member: as the coordinator knows them.
         records: deliver decoded records instead of stored batches.
         commit: called when acks are waiting to be committed.
+        egress: bounds what is on its way to the client.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class Session:
         records: bool,
         commit: Callable[[Group], None],
         emit: EventSink | None,
+        egress: EgressStream,
     ) -> None:
         self._store = store
         self._group = group
@@ -57,6 +60,7 @@ class Session:
         self._decoder = BatchDecoder() if records else None
         self._commit = commit
         self._emit = emit
+        self._egress = egress
         self._turn = 0
         self._draining = False
         self._linger_until: float | None = None
@@ -72,10 +76,8 @@ class Session:
         """
         try:
             async for raw in requests:
-                self._take(parse(bus_pb2.SubscribeRequest, raw))
-                while len(self._member.refusals) >= _MAX_REFUSALS:
-                    self._refusals_taken.clear()
-                    await self._refusals_taken.wait()
+                check_size(raw, self._settings)
+                await self._take(parse(bus_pb2.SubscribeRequest, raw))
         except HoldfastError as error:
             self._member.end(error)
         except Exception:
@@ -85,13 +87,13 @@ class Session:
             self._draining = True
             self._wake.set()
 
-    def _take(self, request: bus_pb2.SubscribeRequest) -> None:
+    async def _take(self, request: bus_pb2.SubscribeRequest) -> None:
         kind = request.WhichOneof("kind")
         if kind == "ack":
             group, member = self._group, self._member
             for item in request.ack.ranges:
                 if not group.ack(member, item.topic, item.partition, item.first_offset, item.last_offset):
-                    self._refused()
+                    await self._refused()
             if group.commit_due:
                 self._commit(group)
         elif kind == "credit":
@@ -101,9 +103,13 @@ class Session:
         else:
             raise invalid("kind", "the message is empty")
 
-    def _refused(self) -> None:
+    async def _refused(self) -> None:
+        refusals = self._member.refusals
         if self._emit is not None:
-            self._emit(AcksRefused(self._group.name, self._member.refusals[-1].error.reason))
+            self._emit(AcksRefused(self._group.name, refusals[-1].error.reason))
+        while len(refusals) >= _MAX_REFUSALS:
+            self._refusals_taken.clear()
+            await self._refusals_taken.wait()
 
     # -- to the client --------------------------------------------------------
 
@@ -119,10 +125,12 @@ class Session:
             if member.ended is not None:
                 raise member.ended
             message = self._next_control()
-            if message is None and not self._draining:
+            if message is None and not self._draining and self._may_deliver():
+                await self._egress.turn()
                 message = self._next_delivery()
             if message is not None:
-                yield message
+                with self._egress.sending(len(message)):
+                    yield message
             elif self._draining and all(not flow.dirty for flow in member.owned.values()):
                 return
             elif member.ended is None:
@@ -177,17 +185,21 @@ class Session:
             return None
         return response.SerializeToString()
 
+    def _may_deliver(self) -> bool:
+        if self._member.credits > 0 and self._member.owned:
+            return True
+        self._linger_until = None
+        return False
+
     def _next_delivery(self) -> bytes | None:
         member = self._member
-        if member.credits <= 0 or not member.owned:
-            self._linger_until = None
+        if member.ended is not None or not self._may_deliver():
             return None
         flows = list(member.owned.values())
         start = self._turn % len(flows)
         settings = self._settings
-        content = _Content(
-            settings.default_message_bytes if self._decoder is None else settings.decoded_message_bytes
-        )
+        wanted = settings.default_message_bytes if self._decoder is None else settings.decoded_message_bytes
+        content = _Content(self._egress.allowance(wanted))
         lingering = False
         with self._store.read() as reader:
             for flow in flows[start:] + flows[:start]:
@@ -315,6 +327,15 @@ class _Content:
         if self._parts:
             return delivery_response(self._parts, self.bytes)
         return self._response.SerializeToString()
+
+
+def check_size(raw: bytes, settings: DeliverySettings) -> None:
+    """
+    Raises:
+        InvalidArgumentError: more than any client has to say at once.
+    """
+    if len(raw) > settings.max_request_bytes:
+        raise invalid("request", f"a message of {len(raw)} bytes; {settings.max_request_bytes} are allowed")
 
 
 def _deleted(topic: str) -> UnknownTopicError:
