@@ -15,7 +15,7 @@ import uvloop
 
 from holdfast.rpc import logs
 from holdfast.rpc.broker import Broker
-from holdfast.rpc.malloc import keep_freed_memory
+from holdfast.rpc.malloc import give_back, keep_freed_memory
 from holdfast.rpc.settings import Settings
 
 logger = logging.getLogger("holdfast.broker")
@@ -23,13 +23,13 @@ logger = logging.getLogger("holdfast.broker")
 #: After a failed engine or a second signal, the process ends by force after this long.
 _LAST_RESORT_S = 10.0
 _SWITCH_INTERVAL_S = 0.0002
+#: How often free memory is looked at.
+_TIDY_S = 2.0
 _GC_THRESHOLD = 20_000
 
 
 def run(settings: Settings) -> None:
     """See ``broker.run``."""
-    # gRPC's core writes to standard error what is no news here, such as each stranger on the port.
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     # The engine and the loop hand work to each other within microseconds; the
     # default of 5 ms would let whoever runs keep the other waiting that long.
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
@@ -65,7 +65,9 @@ async def _main(settings: Settings) -> bool:
     gc.freeze()
     gc.set_threshold(_GC_THRESHOLD, 20, 50)
     _announce(broker)
+    tidier = asyncio.create_task(_give_memory_back())
     failure = await ended
+    tidier.cancel()
     if failure is not None:
         # The disk that failed may also block the way out.
         last_resort = threading.Timer(_LAST_RESORT_S, os._exit, (1,))
@@ -74,6 +76,12 @@ async def _main(settings: Settings) -> bool:
     await broker.stop()
     logger.info("stopped")
     return failure is None
+
+
+async def _give_memory_back() -> None:
+    while True:
+        await asyncio.sleep(_TIDY_S)
+        await asyncio.to_thread(give_back)
 
 
 def _announce(broker: Broker) -> None:

@@ -35,7 +35,7 @@ def create_topic(context: EntryContext, op: log_pb2.CreateTopicOp) -> log_pb2.Op
         if op.if_not_exists and op.partitions in (0, existing.partitions):
             return log_pb2.OpResult(topic=topic_message(existing))
         raise TopicExistsError(
-            f"topic {name!r} exists, with partitions: {existing.partitions}",
+            f"topic {name!r} exists already; its number of partitions is {existing.partitions}",
             metadata={"topic": name, "partitions": str(existing.partitions)},
         )
     _check_room(w, count, limits)

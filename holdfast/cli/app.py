@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from holdfast.cli.commands import cluster, consume, local, publish, replay, serve, topic
+from holdfast.cli.options import FLAG
 
 app = typer.Typer(
     name="holdfast",
@@ -32,7 +33,11 @@ def _root(
     _version: Annotated[
         bool,
         typer.Option(
-            "--version", callback=_print_version, is_eager=True, help="Print the version and leave."
+            "--version",
+            metavar=FLAG,
+            callback=_print_version,
+            is_eager=True,
+            help="Print the version and leave.",
         ),
     ] = False,
 ) -> None:

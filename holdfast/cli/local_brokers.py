@@ -14,12 +14,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from holdfast.errors import DeadlineExceededError, FailedPreconditionError, UnavailableError
+from holdfast.errors import DeadlineExceededError, FailedPreconditionError, PortInUseError, UnavailableError
 
 _PORT_STEP = 10
 _STOP_SECONDS = 15.0
@@ -59,12 +59,13 @@ class LocalBroker:
             return None
         return pid if _birth(pid) == birth else None
 
-    def log_end(self, lines: int = 5) -> str:
-        """The last lines of the log."""
+    def last_words(self) -> str:
+        """The last line of the log, empty when there is none."""
         try:
-            return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
+            lines = self.log.read_text(errors="replace").splitlines()
         except FileNotFoundError:
             return ""
+        return lines[-1].removeprefix("holdfast: ") if lines else ""
 
 
 class LocalBrokers:
@@ -89,34 +90,32 @@ class LocalBrokers:
         """Start what does not run and wait until a majority names one leader.
 
         Raises:
-            UnavailableError: a broker ended at once; its last log lines are in the message.
+            UnavailableError: a broker ended at once; its last log line is in the message. Those that
+                this call had started are stopped.
             DeadlineExceededError: no leader within ``timeout`` seconds.
             FailedPreconditionError: the brokers run with other ports.
         """
         with self._lock():
             self._check_ports()
-            started = []
-            for broker in self.brokers:
-                if broker.pid() is None:
-                    self._start(broker)
-                    started.append(broker.node_id)
-            return Started(self._wait_leader(timeout), tuple(started))
+            started: list[LocalBroker] = []
+            try:
+                for broker in self.brokers:
+                    if broker.pid() is None:
+                        self._start(broker)
+                        started.append(broker)
+                leader = self._wait_leader(timeout)
+            except UnavailableError:
+                # All or nothing: the others would wait for the one that cannot start.
+                _stop(started)
+                raise
+            return Started(leader, tuple(broker.node_id for broker in started))
 
     def down(self) -> list[str]:
         """Stop those that run, politely first; their node ids."""
         if not self.directory.is_dir():
             return []
         with self._lock():
-            pids = {broker: pid for broker in self.brokers if (pid := broker.pid()) is not None}
-            for pid in pids.values():
-                os.kill(pid, signal.SIGTERM)
-            deadline = time.monotonic() + _STOP_SECONDS
-            for broker, pid in pids.items():
-                if not _wait_gone(pid, deadline) and broker.pid() == pid:
-                    os.kill(pid, signal.SIGKILL)
-                    _wait_gone(pid, time.monotonic() + _STOP_SECONDS)
-                broker.pid_file.unlink(missing_ok=True)
-            return [broker.node_id for broker in pids]
+            return _stop(self.brokers)
 
     @contextmanager
     def _lock(self) -> Iterator[None]:
@@ -159,7 +158,7 @@ class LocalBrokers:
             named: list[str] = []
             for broker in self.brokers:
                 if broker.pid() is None:
-                    raise UnavailableError(f"broker {broker.node_id} ended: {broker.log_end() or 'no log'}")
+                    raise UnavailableError(f"broker {broker.node_id} ended: {_why(broker)}")
                 leader = leader_of(broker.client, timeout=1.0)
                 if leader:
                     named.append(leader)
@@ -169,6 +168,28 @@ class LocalBrokers:
         raise DeadlineExceededError(
             f"no leader within {timeout:.0f} s; the logs are {self.directory}/n*/broker.log"
         )
+
+
+def _stop(brokers: Sequence[LocalBroker]) -> list[str]:
+    """Stop those that run; their node ids."""
+    pids = {broker: pid for broker in brokers if (pid := broker.pid()) is not None}
+    for pid in pids.values():
+        os.kill(pid, signal.SIGTERM)
+    deadline = time.monotonic() + _STOP_SECONDS
+    for broker, pid in pids.items():
+        if not _wait_gone(pid, deadline) and broker.pid() == pid:
+            os.kill(pid, signal.SIGKILL)
+            _wait_gone(pid, time.monotonic() + _STOP_SECONDS)
+        broker.pid_file.unlink(missing_ok=True)
+    return [broker.node_id for broker in pids]
+
+
+def _why(broker: LocalBroker) -> str:
+    words = broker.last_words()
+    if f"[{PortInUseError.reason}]" in words:
+        # What follows the semicolon tells of an option of `serve`.
+        return f"{words.partition(';')[0]}; stop the process that has it, or `holdfast up --port PORT`"
+    return f"{words or 'it wrote nothing'} (its log: {broker.log})"
 
 
 def _birth(pid: int) -> str | None:

@@ -10,7 +10,10 @@ import typer
 #: Where `serve` and `up` listen, so that no command needs an address on a developer's machine.
 DEFAULT_ENDPOINTS = "127.0.0.1:7450,127.0.0.1:7460,127.0.0.1:7470"
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON: one object, or one a line.")]
+#: Of options that take no value; without it the help would say ``<bool>``.
+FLAG = ""
+
+Json = Annotated[bool, typer.Option("--json", metavar=FLAG, help="Print JSON: one object, or one a line.")]
 Endpoints = Annotated[
     str,
     typer.Option(
@@ -33,10 +36,13 @@ def split_endpoints(text: str) -> list[str]:
     """
     found = [part.strip() for part in text.split(",") if part.strip()]
     for part in found:
-        if not part.rpartition(":")[2].isdigit():
-            raise typer.BadParameter(f"{part!r} is not host:port.", param_hint="--endpoint")
+        host, _, port = part.rpartition(":")
+        if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+            raise typer.BadParameter(
+                f"{part!r} is not host:port with a port of 1 to 65535.", param_hint="'--endpoint'"
+            )
     if not found:
-        raise typer.BadParameter("names no broker.", param_hint="--endpoint")
+        raise typer.BadParameter("it names no broker.", param_hint="'--endpoint'")
     return found
 
 
@@ -51,5 +57,7 @@ def parse_size(text: str, option: str) -> int:
     """
     found = _SIZE.fullmatch(text.strip())
     if not found:
-        raise typer.BadParameter(f"{text!r} is no size: write it like 500MiB or 64GiB.", param_hint=option)
+        raise typer.BadParameter(
+            f"{text!r} is no size: write it like 500MiB or 64GiB.", param_hint=f"'{option}'"
+        )
     return int(float(found[1]) * 1024 ** " KMGT".index(found[2].upper() or " "))

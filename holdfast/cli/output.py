@@ -69,5 +69,13 @@ def human_bytes(count: int) -> str:
     return f"{size:.1f} TiB"
 
 
+def human_duration(milliseconds: int) -> str:
+    """``604800000`` as ``7d``: in the largest unit that leaves no fraction."""
+    for unit, size in (("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000)):
+        if milliseconds % size == 0:
+            return f"{milliseconds // size}{unit}"
+    return f"{milliseconds}ms"
+
+
 def _cell(value: object, text: Any) -> Any:
     return text(f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import time
 from collections.abc import Iterator
@@ -63,8 +64,7 @@ class Published:
             ]
             print_json({"topic": self.topic, "published": self.count, "partitions": rows})
             return
-        records = "record" if self.count == 1 else "records"
-        print(f"published {self.count:,} {records} to {self.topic}")
+        print(f"published {_records(self.count)} to {self.topic}")
         for number, (first, last, _) in parts:
             print(
                 f"  partition {number}: "
@@ -85,7 +85,7 @@ def open_source(
     from_stdin = values == ["-"] or (not values and file is None and not sys.stdin.isatty())
     if file is not None:
         if values:
-            raise typer.BadParameter("give values or --file, not both.", param_hint="--file")
+            raise typer.BadParameter("give values or --file, not both.", param_hint="'--file'")
         kind = kind or format_of(file)
         with file.open("rb") as stream:
             source = Source(iter(()), file.name, file.stat().st_size if file.is_file() else None)
@@ -99,7 +99,7 @@ def open_source(
         yield source
     elif values:
         if kind is not None:
-            raise typer.BadParameter("is for --file and standard input.", param_hint="--format")
+            raise typer.BadParameter("it is for --file and standard input.", param_hint="'--format'")
         yield Source(from_values(values, fields))
     else:
         raise typer.BadParameter("nothing to publish: give values, --file FILE, or pipe records in.")
@@ -109,8 +109,8 @@ async def publish_all(bus: holdfast.Client, topic: str, source: Source, timeout:
     """Publish every event of the source, in order, and wait for all acknowledgements.
 
     Raises:
-        HoldfastError: what reading or publishing raised first; how many records had been acknowledged
-            before is noted on standard error.
+        HoldfastError: what reading or publishing raised first. Its metadata tells as ``published`` how
+            many records had been acknowledged before: of the portion that failed there may be more.
     """
     published = Published(topic)
     feed = Feed(source.events)
@@ -129,12 +129,19 @@ async def publish_all(bus: holdfast.Client, topic: str, source: Source, timeout:
                 )
                 published.add(summary)
                 bar.update()
-        except HoldfastError:
-            note(f"holdfast: {published.count:,} records had been published before this:")
+        except HoldfastError as error:
+            error.metadata["published"] = str(published.count)
+            raise
+        except asyncio.CancelledError:
+            note(f"holdfast: interrupted; at least {_records(published.count)} had been published")
             raise
         finally:
             feed.close()
     return published
+
+
+def _records(count: int) -> str:
+    return f"{count:,} {'record' if count == 1 else 'records'}"
 
 
 class _Bar:

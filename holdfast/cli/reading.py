@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 import holdfast
-from holdfast.cli.output import readable, text_or_base64
+from holdfast.cli.output import note, readable, text_or_base64
 from holdfast.cli.times import At, format_time
 
 
@@ -42,6 +42,12 @@ class ConsumeRequest:
     name: str
 
 
+def _say_waiting(group: str = "") -> None:
+    """For the person who sees an empty screen."""
+    if sys.stdout.isatty() and sys.stderr.isatty():
+        note(f"waiting for records{f' of group {group}' if group else ''}; Ctrl-C stops")
+
+
 async def print_replay(bus: holdfast.Client, request: ReplayRequest, *, as_json: bool) -> None:
     """Print what the request names, as it comes."""
     write = _printer(as_json)
@@ -55,6 +61,8 @@ async def print_replay(bus: holdfast.Client, request: ReplayRequest, *, as_json:
         linearizable=request.linearizable,
         time_basis=request.basis,
     )
+    if request.follow:
+        _say_waiting()
     async with aclosing(records):
         async for record in records:
             write(record)
@@ -77,6 +85,7 @@ async def print_group(bus: holdfast.Client, request: ConsumeRequest, *, as_json:
     async with bus.subscribe(
         list(request.topics), request.group, initial=_initial(request.start), name=request.name or None
     ) as subscription:
+        _say_waiting(request.group)
         records = aiter(subscription)
         while left is None or left > 0:
             try:

@@ -64,6 +64,11 @@ def report(error: HoldfastError, *, as_json: bool) -> None:
         return
     hint = " (trying again may help)" if error.retriable else ""
     text = " ".join(str(error).split())
+    published = error.metadata.get("published", "0")
+    if published != "0":
+        print(
+            f"holdfast: at least {int(published):,} records had been published before this:", file=sys.stderr
+        )
     print(f"holdfast: {text}{hint} [{error.reason}]", file=sys.stderr)
 
 
@@ -76,5 +81,7 @@ def _usage(error: BaseException) -> int:
             print(message, file=sys.stderr)
         return USAGE
     command = context.command_path if context is not None else "holdfast"
+    if message[-1:] not in (".", "?"):
+        message += "."
     print(f"holdfast: {message} See '{command} --help'.", file=sys.stderr)
     return USAGE

@@ -73,7 +73,7 @@ def parse_position(text: str, option: str) -> At:
     except ValueError:
         raise typer.BadParameter(
             f"{text!r} is not 'earliest', 'latest', an offset, a time like 2013-07-04T12:00:00Z, or '-15m'.",
-            param_hint=option,
+            param_hint=f"'{option}'",
         ) from None
 
 

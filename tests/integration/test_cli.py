@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -70,12 +71,13 @@ def test_a_topic_from_birth_to_death(holdfast: Holdfast) -> None:
     holdfast("topic", "create", "life", "-p", "3", "--if-not-exists")
     changed = _json(holdfast("topic", "update", "life", "--max-record", "2KiB", "--json"))
     assert changed["max_record_bytes"] == 2048
+    assert changed["retention_bytes"] is None, "no limit"
     assert changed["retention_ms"] == 7 * 86_400_000, "limits that were not named stay"
     assert "life" in holdfast("topic", "list").stdout
     assert "life" in [topic["name"] for topic in _json(holdfast("topic", "list", "--json"))["topics"]]
     shown = holdfast("topic", "describe", "life").stdout
     assert "3 partitions" in shown
-    assert "records kept 168 h" in shown
+    assert "records are kept 7d" in shown
     assert "--yes" in holdfast("topic", "delete", "life", status=2).stderr
     assert _json(holdfast("topic", "delete", "life", "--yes", "--json")) == {"deleted": "life"}
     holdfast("topic", "describe", "life", status=1)
@@ -150,7 +152,7 @@ def test_bad_input_stops_with_its_line_and_says_what_was_published(
     holdfast("topic", "create", "half")
     (tmp_path / "half.ndjson").write_text('{"n": 1}\n{"n": 2}\nnot json\n{"n": 4}\n')
     error = holdfast("publish", "half", "--file", "half.ndjson", status=1).stderr
-    assert "2 records had been published before this" in error
+    assert "at least 2 records had been published before this" in error
     assert "half.ndjson line 3: not JSON" in error
     assert len(_lines(holdfast("replay", "half", "--json"))) == 2
 
@@ -305,6 +307,19 @@ def test_up_and_down(holdfast: Holdfast, tmp_path: Path) -> None:
     assert "none was running" in holdfast("down").stdout
 
 
+def test_up_is_all_or_nothing(holdfast: Holdfast) -> None:
+    port = _free_block()
+    with socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        taken.bind(("127.0.0.1", port + 10))
+        taken.listen()
+        lines = holdfast("up", "--port", str(port), status=1).stderr.splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith(f"holdfast: broker n2 ended: cannot listen on 127.0.0.1:{port + 10}")
+    assert "`holdfast up --port PORT`" in lines[0]
+    assert "none was running in holdfast-data/local" in holdfast("down").stdout
+
+
 def _free_block() -> int:
     """A port with the five others that `up` takes free as well."""
     for _ in range(100):
@@ -315,7 +330,5 @@ def _free_block() -> int:
 
 
 def _is_free(port: int) -> bool:
-    import socket
-
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) != 0

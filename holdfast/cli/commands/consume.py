@@ -43,7 +43,7 @@ def consume(
 
     initial = parse_position(start, "--from")
     if initial.kind == "offset":
-        raise typer.BadParameter("a group starts at a time, earliest or latest.", param_hint="--from")
+        raise typer.BadParameter("a group starts at a time, earliest or latest.", param_hint="'--from'")
     request = ConsumeRequest(
         topics=tuple(topics), group=group, start=initial, limit=limit, idle=idle, name=name
     )

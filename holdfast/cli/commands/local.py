@@ -61,4 +61,5 @@ def down(
     if as_json:
         print_json({"stopped": stopped})
     else:
-        print(f"stopped {', '.join(stopped)}; data stays in {directory}" if stopped else "none was running")
+        none = f"none was running in {directory} (`up` and `down` of other folders: --dir)"
+        print(f"stopped {', '.join(stopped)}; data stays in {directory}" if stopped else none)

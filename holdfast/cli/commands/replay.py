@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from holdfast.cli.options import DEFAULT_ENDPOINTS, Endpoints, Json
+from holdfast.cli.options import DEFAULT_ENDPOINTS, FLAG, Endpoints, Json
 
 
 class Basis(StrEnum):
@@ -24,7 +24,8 @@ def replay(
         typer.Option(
             "--from",
             metavar="POSITION",
-            help="earliest, latest, an offset, a time (2013-07-04T12:00:00Z) or how long ago (-15m).",
+            help="earliest, latest, a time (2013-07-04T12:00:00Z), how long ago (-15m), or an offset, which "
+            "every partition read must have (see --partition).",
         ),
     ] = "earliest",
     end: Annotated[
@@ -35,7 +36,10 @@ def replay(
         typer.Option("--partition", "-p", min=0, metavar="N", help="Only this one; may be repeated."),
     ] = None,
     follow: Annotated[
-        bool, typer.Option("--follow", help="Go on with what is published from now on.")
+        bool,
+        typer.Option(
+            "--follow", metavar=FLAG, help="Go on with what is published from now on; Ctrl-C stops."
+        ),
     ] = False,
     limit: Annotated[
         int | None, typer.Option("--limit", "-n", min=1, metavar="N", help="Stop after this many records.")
@@ -44,7 +48,12 @@ def replay(
         Basis, typer.Option("--time-basis", help="Times mean event times, or times of append.")
     ] = Basis.RECORD,
     linearizable: Annotated[
-        bool, typer.Option("--linearizable", help="First make sure that all acknowledged so far is visible.")
+        bool,
+        typer.Option(
+            "--linearizable",
+            metavar=FLAG,
+            help="First make sure that all acknowledged so far is visible.",
+        ),
     ] = False,
     endpoints: Endpoints = DEFAULT_ENDPOINTS,
     as_json: Json = False,

@@ -15,16 +15,19 @@ def serve(
         Path | None, typer.Option("--config", "-c", metavar="FILE", help="Settings in a TOML file.")
     ] = None,
     data_dir: Annotated[
-        Path | None, typer.Option("--data-dir", metavar="DIR", help="Where data is kept [./holdfast-data].")
+        Path | None,
+        typer.Option("--data-dir", metavar="DIR", help="Where data is kept. \\[default: ./holdfast-data]"),
     ] = None,
     listen: Annotated[
-        str | None, typer.Option("--listen", metavar="HOST:PORT", help="For clients [127.0.0.1:7450].")
+        str | None,
+        typer.Option("--listen", metavar="HOST:PORT", help="For clients. \\[default: 127.0.0.1:7450]"),
     ] = None,
     peer_listen: Annotated[
-        str | None, typer.Option("--peer-listen", metavar="HOST:PORT", help="For brokers [127.0.0.1:7451].")
+        str | None,
+        typer.Option("--peer-listen", metavar="HOST:PORT", help="For brokers. \\[default: 127.0.0.1:7451]"),
     ] = None,
     node_id: Annotated[
-        str | None, typer.Option("--node-id", metavar="ID", help="This broker's name [n1].")
+        str | None, typer.Option("--node-id", metavar="ID", help="This broker's name. \\[default: n1]")
     ] = None,
     members: Annotated[
         str | None,
@@ -36,7 +39,9 @@ def serve(
     ] = None,
     quota: Annotated[
         str | None,
-        typer.Option("--quota", metavar="SIZE", help="Refuse publishes past this much data [64GiB]."),
+        typer.Option(
+            "--quota", metavar="SIZE", help="Refuse publishes past this much data. \\[default: 64GiB]"
+        ),
     ] = None,
     assignments: Annotated[
         list[str] | None,
@@ -53,7 +58,7 @@ def serve(
     for assignment in assignments or []:
         name, equals, value = assignment.partition("=")
         if not equals:
-            raise typer.BadParameter(f"{assignment!r} is not name=value.", param_hint="--set")
+            raise typer.BadParameter(f"{assignment!r} is not name=value.", param_hint="'--set'")
         overrides[name.strip()] = value
     overrides |= {
         "data_dir": str(data_dir) if data_dir else None,

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from holdfast.cli.options import DEFAULT_ENDPOINTS, Endpoints, Json, Timeout, parse_size
+from holdfast.cli.options import DEFAULT_ENDPOINTS, FLAG, Endpoints, Json, Timeout, parse_size
 from holdfast.cli.times import parse_duration_us
 
 app = typer.Typer(help="Create, list, describe, update and delete topics.", no_args_is_help=True)
@@ -42,7 +42,10 @@ def create(
     retention_size: RetentionSize = None,
     max_record: MaxRecord = None,
     if_not_exists: Annotated[
-        bool, typer.Option("--if-not-exists", help="Succeed when it is there with as many partitions.")
+        bool,
+        typer.Option(
+            "--if-not-exists", metavar=FLAG, help="Succeed when it is there with as many partitions."
+        ),
     ] = False,
     endpoints: Endpoints = DEFAULT_ENDPOINTS,
     timeout: Timeout = _TIMEOUT,
@@ -116,7 +119,7 @@ def update(
 @app.command("delete")
 def delete(
     name: Name,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", metavar=FLAG, help="Do not ask.")] = False,
     endpoints: Endpoints = DEFAULT_ENDPOINTS,
     timeout: Timeout = _TIMEOUT,
     as_json: Json = False,
@@ -124,7 +127,9 @@ def delete(
     """Delete a topic with its records and what groups hold in it."""
     if not yes:
         if not sys.stdin.isatty():
-            raise typer.BadParameter("there is nobody to ask; add --yes.", param_hint="--yes")
+            raise typer.BadParameter(
+                f"this deletes {name} with all its records, and there is no terminal to ask at; add --yes."
+            )
         typer.confirm(f"Delete {name} with all its records?", abort=True, err=True)
     from holdfast.cli.output import print_json
     from holdfast.cli.session import with_client
@@ -150,7 +155,7 @@ def _limits(retention: str | None, retention_size: str | None, max_record: str |
         try:
             found["retention_ms"] = 0 if retention == "none" else parse_duration_us(retention) // 1000
         except ValueError as error:
-            raise typer.BadParameter(f"{error}.", param_hint="--retention") from None
+            raise typer.BadParameter(f"{error}.", param_hint="'--retention'") from None
     for option, text, name in (
         ("--retention-size", retention_size, "retention_bytes"),
         ("--max-record", max_record, "max_record_bytes"),
@@ -161,14 +166,17 @@ def _limits(retention: str | None, retention_size: str | None, max_record: str |
 
 
 def _as_dict(topic: Any) -> dict[str, Any]:
-    return {
+    # A limit that is not set is null, not 0.
+    found: dict[str, Any] = {
         "name": topic.name,
         "partitions": topic.partitions,
-        "max_record_bytes": topic.max_record_bytes,
-        "retention_ms": topic.retention_ms,
-        "retention_bytes": topic.retention_bytes,
+        "max_record_bytes": topic.max_record_bytes or None,
+        "retention_ms": topic.retention_ms or None,
+        "retention_bytes": topic.retention_bytes or None,
         "created_at": topic.created_at.isoformat(),
-        "partition_info": [
+    }
+    if topic.partition_info:
+        found["partition_info"] = [
             {
                 "partition": p.partition,
                 "start_offset": p.start_offset,
@@ -176,21 +184,21 @@ def _as_dict(topic: Any) -> dict[str, Any]:
                 "bytes": p.bytes,
             }
             for p in topic.partition_info
-        ],
-    }
+        ]
+    return found
 
 
 def _show(topic: Any, as_json: bool) -> None:
-    from holdfast.cli.output import human_bytes, print_json, print_table
+    from holdfast.cli.output import human_bytes, human_duration, print_json, print_table
 
     if as_json:
         print_json(_as_dict(topic))
         return
     limits = []
     if topic.retention_ms:
-        limits.append(f"records kept {topic.retention_ms / 3_600_000:g} h")
+        limits.append(f"records are kept {human_duration(topic.retention_ms)}")
     if topic.retention_bytes:
-        limits.append(f"partitions kept to {human_bytes(topic.retention_bytes)}")
+        limits.append(f"partitions are kept to {human_bytes(topic.retention_bytes)}")
     if topic.max_record_bytes:
         limits.append(f"records of at most {human_bytes(topic.max_record_bytes)}")
     many = "partition" if topic.partitions == 1 else "partitions"
