@@ -131,12 +131,13 @@ def _free_ports(count: int) -> list[int]:
 
 
 async def leader_of(nodes: Iterable[Node]) -> Node:
-    """The node that leads; waits for one."""
+    """The node that leads; waits for one that all of ``nodes`` have heard of."""
     nodes = list(nodes)
     async with asyncio.timeout(PATIENCE):
         while True:
             for node in nodes:
-                if node.leads:
+                name = node.broker.settings.node_id
+                if node.leads and all(n.broker.bridge.progress.leader_id == name for n in nodes):
                     return node
             await asyncio.sleep(0.02)
 
