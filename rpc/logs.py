@@ -38,6 +38,26 @@ def _news(record: logging.LogRecord) -> bool:
     return not str(record.msg).startswith("ExecuteBatchError raised in core")
 
 
+class _GoneReader(logging.Filter):
+    """Drops gRPC's traceback of a message that could not be sent any more.
+
+    A client that leaves in the middle of a stream is no error; gRPC logs it as one, from outside of any
+    code that could catch it.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        kind = record.exc_info[0] if record.exc_info else None
+        return kind is None or kind.__name__ != "ExecuteBatchError"
+
+
+_GONE_READER = _GoneReader()
+
+
+def quiet_grpc() -> None:
+    """Once or often; of embedded brokers too, so that their host's log stays readable."""
+    logging.getLogger("grpc._cython.cygrpc").addFilter(_GONE_READER)
+
+
 def configure(log: Log, node_id: str) -> None:
     """Send everything to standard error; replaces what was configured before."""
     handler = logging.StreamHandler(sys.stderr)

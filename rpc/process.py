@@ -16,7 +16,7 @@ import uvloop
 from holdfast.rpc import logs
 from holdfast.rpc.broker import Broker
 from holdfast.rpc.malloc import give_back, keep_freed_memory
-from holdfast.rpc.settings import Settings
+from holdfast.rpc.settings import Settings, Telemetry
 
 logger = logging.getLogger("holdfast.broker")
 
@@ -35,6 +35,7 @@ def run(settings: Settings) -> None:
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     keep_freed_memory()
     logs.configure(settings.log, settings.node_id)
+    _check_telemetry(settings.telemetry)
     if not uvloop.run(_main(settings)):
         sys.exit(1)
 
@@ -82,6 +83,17 @@ async def _give_memory_back() -> None:
     while True:
         await asyncio.sleep(_TIDY_S)
         await asyncio.to_thread(give_back)
+
+
+def _check_telemetry(telemetry: Telemetry) -> None:
+    """Half a setting is a mistake that shows only when the graphs stay empty."""
+    wanted = telemetry.prometheus or telemetry.otlp_endpoint
+    if wanted and not telemetry.enabled:
+        logger.warning("telemetry.enabled is false: nothing is served or sent at %s", wanted)
+    if telemetry.enabled and not wanted:
+        logger.warning(
+            "telemetry.enabled is true, but neither telemetry.prometheus nor telemetry.otlp_endpoint is set"
+        )
 
 
 def _announce(broker: Broker) -> None:

@@ -8,6 +8,7 @@ import socket
 import grpc
 
 from holdfast.errors import ConfigurationError, PortInUseError
+from holdfast.rpc.logs import quiet_grpc
 from holdfast.rpc.settings import Address
 
 MAX_MESSAGE_BYTES = 64 << 20
@@ -31,6 +32,7 @@ OPTIONS: tuple[tuple[str, int], ...] = (
 
 def create() -> grpc.aio.Server:
     """A server without handlers and ports; to be made on the loop it runs on."""
+    quiet_grpc()
     return grpc.aio.server(options=OPTIONS)
 
 

@@ -118,7 +118,7 @@ def start(
     http = None
     if settings.prometheus:
         registry = CollectorRegistry()
-        readers.append(PrometheusMetricReader(registry=registry))
+        readers.append(PrometheusMetricReader(registry=registry, scope_info_enabled=False))
         http = _serve(settings.prometheus, registry)
     tracers = None
     endpoint = settings.otlp_endpoint

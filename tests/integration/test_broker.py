@@ -216,5 +216,5 @@ async def test_telemetry_shows_publishes_and_state(tmp_path: Path) -> None:
     published = [value for name, value in lines.items() if name.startswith("holdfast_publish_records_total")]
     assert published == ["2.0"]
     assert any('reason="UNKNOWN_TOPIC"' in name for name in lines)
-    leader = [value for name, value in lines.items() if name.startswith("holdfast_leader{")]
+    leader = [value for name, value in lines.items() if name == "holdfast_leader"]
     assert leader == ["1.0"]

@@ -69,7 +69,7 @@ def test_events_and_gauges_reach_the_prometheus_text() -> None:
         "holdfast_elections_total{",
         "holdfast_follower_lag{",
         'group="billing"',
-        "holdfast_raft_commit_index{",
+        "holdfast_raft_commit_index ",
         "holdfast_deliver_records_total{",
     ):
         assert line in text, line
