@@ -50,9 +50,10 @@ class Shipper:
             tell_commit = True
         else:
             tell_commit = False
-        behind = False
         # Followers that keep up are at the same index: one frame serves all.
         made: dict[int, tuple[PeerFrame, int, int]] = {}
+        idle: list[Follower] = []
+        hungry: list[Follower] = []
         for follower in core.followers.values():
             if not follower.connected:
                 continue
@@ -61,50 +62,43 @@ class Shipper:
                 core.snapshots.feed(follower, now, beat)
                 continue
             core.snapshots.not_needed(follower)
-            sent = False
-            if next_index <= last and now >= follower.paused_until:
-                sent = self._entries(follower, next_index, last, now, made)
-            if not sent and (
-                beat or follower.sent_round < self.round or (tell_commit and follower.told_commit < commit)
-            ):
+            wants = next_index <= last and now >= follower.paused_until and follower.can_send(core.settings)
+            (hungry if wants else idle).append(follower)
+        told = list(hungry)
+        # In turns, so that the same frame goes out to all in a row: the
+        # transport encodes it once.
+        while hungry:
+            hungry = [follower for follower in hungry if self._entries(follower, last, now, made)]
+        for follower in idle:
+            if beat or follower.sent_round < self.round or (tell_commit and follower.told_commit < commit):
                 self._empty(follower, core.next_index(follower), commit)
-            if follower.told_commit < commit:
-                behind = True
-        if behind:
+        if any(follower.told_commit < commit for follower in (*idle, *told)):
             if self._commit_since is None:
                 self._commit_since = now
         else:
             self._commit_since = None
 
     def _entries(
-        self,
-        follower: Follower,
-        next_index: int,
-        last: int,
-        now: float,
-        made: dict[int, tuple[PeerFrame, int, int]],
+        self, follower: Follower, last: int, now: float, made: dict[int, tuple[PeerFrame, int, int]]
     ) -> bool:
+        """Send one frame of entries; True when another may follow it at once."""
         core = self._core
-        settings = core.settings
-        sent = False
-        while next_index <= last and follower.can_send(settings):
-            item = made.get(next_index)
-            if item is None:
-                item = made[next_index] = self._frame(next_index, last)
-            frame, upto, size = item
-            if not core.outbox.send(follower.node_id, frame):
-                break
-            sent = True
-            follower.sent_round = self.round
-            follower.told_commit = core.commit_index
-            if follower.probing:
-                # Next moves on when the probe is answered.
-                follower.probe_sent = True
-                break
-            follower.sent(upto, size, now)
-            next_index = upto + 1
-            core.set_next_index(follower, next_index)
-        return sent
+        next_index = core.next_index(follower)
+        item = made.get(next_index)
+        if item is None:
+            item = made[next_index] = self._frame(next_index, last)
+        frame, upto, size = item
+        if not core.outbox.send(follower.node_id, frame):
+            return False
+        follower.sent_round = self.round
+        follower.told_commit = core.commit_index
+        if follower.probing:
+            # Next moves on when the probe is answered.
+            follower.probe_sent = True
+            return False
+        follower.sent(upto, size, now)
+        core.set_next_index(follower, upto + 1)
+        return upto < last and follower.can_send(core.settings)
 
     def _frame(self, first: int, last: int) -> tuple[PeerFrame, int, int]:
         core = self._core
