@@ -44,6 +44,7 @@ from holdfast.rpc.settings import Address, Settings
 from holdfast.rpc.topology import Topology
 from holdfast.rpc.wiring import engine_settings
 from holdfast.storage.identity import open_store
+from holdfast.storage.lmdb_store import DEFAULT_MAP_SIZE
 from holdfast.storage.port import Store
 
 if TYPE_CHECKING:
@@ -227,6 +228,8 @@ class Broker:
             cluster_id=settings.cluster_id,
             node_id=settings.node_id,
             quota_bytes=settings.quota_bytes,
+            # Above the quota, with room for what lies free between the pages in use.
+            map_size=max(DEFAULT_MAP_SIZE, 2 * settings.quota_bytes),
         )
         if not settings.members and not settings.advertise:
             self.topology.set_own_client_address(str(_dialable(self._client_address)))

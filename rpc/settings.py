@@ -28,6 +28,8 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")
 KIB = 1 << 10
 MIB = 1 << 20
 GIB = 1 << 30
+#: What the address space of a process has room for, twice.
+MAX_QUOTA_BYTES = 32 << 40
 
 
 class Address(NamedTuple):
@@ -229,6 +231,8 @@ def make(values: Mapping[str, Any] | None = None, /, **more: Any) -> Settings:
     for key, value in data.items():
         if isinstance(value, msgspec.Struct):
             data[key] = msgspec.to_builtins(value)
+    if not isinstance(data.get("members") or {}, Mapping):
+        raise _bad("members", "is a table of brokers, or text of the form n1=host:clientport/peerport,n2=…")
     data["members"] = {
         name: msgspec.to_builtins(member) if isinstance(member, msgspec.Struct) else member
         for name, member in (data.get("members") or {}).items()
@@ -397,6 +401,8 @@ def _check(settings: Settings) -> None:
         )
     if settings.quota_bytes < 64 * MIB:
         raise _bad("quota_bytes", "must be at least 64 MiB")
+    if settings.quota_bytes > MAX_QUOTA_BYTES:
+        raise _bad("quota_bytes", f"must be at most {MAX_QUOTA_BYTES >> 40} TiB")
     if not 0 <= settings.telemetry.trace_ratio <= 1:
         raise _bad("telemetry.trace_ratio", "must be between 0 and 1")
     if settings.telemetry.prometheus:

@@ -104,6 +104,7 @@ class PublishService:
         done: Completed | None = None
         reason = ""
         try:
+            self._check_size(size)
             self._admission.enter(size)
             try:
                 timeout = context.time_remaining()

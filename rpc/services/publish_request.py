@@ -203,7 +203,8 @@ def add_positions(response: bus_pb2.PublishResponse, spread: list[int]) -> None:
     add = response.positions.add
     for partition in spread:
         offset = following[partition]
-        following[partition] = offset + 1
+        if offset >= 0:  # -1: a duplicate so old that its place is not remembered
+            following[partition] = offset + 1
         add(partition=partition, offset=offset)
 
 

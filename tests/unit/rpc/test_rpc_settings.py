@@ -109,3 +109,15 @@ def test_members_text() -> None:
 def test_settings_are_frozen() -> None:
     with pytest.raises(AttributeError):
         Settings().node_id = "x"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("members", [5, ["n1"], True])
+def test_members_that_are_no_table(members: object) -> None:
+    with pytest.raises(ConfigurationError, match="members"):
+        make(members=members)
+
+
+def test_a_quota_beyond_the_address_space() -> None:
+    assert make(quota_bytes=2 << 40).quota_bytes == 2 << 40
+    with pytest.raises(ConfigurationError, match="quota_bytes: must be at most"):
+        make(quota_bytes=10**23)
