@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from google.protobuf.message import DecodeError
+
 from holdfast.cluster import events
 from holdfast.cluster.commands import carries_batches, check_op, encode_entry, entry_time_us
 from holdfast.cluster.ports import Clock, EventSink
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
 
 #: What an operation costs on disk beside its bytes: index rows, producer state.
 _OP_OVERHEAD = 512
+#: Pause before the same leader is asked again, seconds.
+_ASK_AGAIN = 0.005
 
 
 class Requests:
@@ -117,7 +121,8 @@ class Requests:
             leader = core.leader_id
             follower = None if leader is None else core.followers.get(leader)
             if follower is not None and follower.connected:
-                self._forward(follower.node_id, now)
+                if now >= self._blocked_until:
+                    self._forward(follower.node_id, now)
             else:
                 self._wait_for_leader(now)
 
@@ -205,7 +210,7 @@ class Requests:
             frame = core.envelope.forward_request(core.term, request_id, proposal.op)
             if not core.outbox.send(leader, frame):
                 # Not sent, so not done: it waits for room on the link.
-                self._blocked_until = now + 0.005
+                self._blocked_until = now + _ASK_AGAIN
                 break
             waiting.popleft()
             self._forwarded[request_id] = (proposal, leader)
@@ -218,7 +223,7 @@ class Requests:
                     self.reads.asked[request_id] = Asked(leader, reads)
                 else:
                     fresh.extendleft(reversed(reads))
-                    self._blocked_until = now + 0.005
+                    self._blocked_until = now + _ASK_AGAIN
 
     def _local_reads(self) -> list[Read]:
         fresh = self.reads.fresh
@@ -402,7 +407,7 @@ class Requests:
         if kind == "forward_request":
             self._on_forward_request(node_id, frame, now)
         elif kind == "forward_reply":
-            self._on_forward_reply(frame)
+            self._on_forward_reply(frame, now)
         elif kind == "read_index_request":
             request_id = frame.read_index_request.id
             # The peer keeps the deadline of its callers; this one only bounds our memory.
@@ -429,15 +434,28 @@ class Requests:
         frame = core.envelope.forward_reply(core.term, proposal.request_id, None, error, 0)
         core.outbox.send(proposal.origin, frame)
 
-    def _on_forward_reply(self, frame: PeerFrame) -> None:
+    def _on_forward_reply(self, frame: PeerFrame, now: float) -> None:
         reply = frame.forward_reply
         item = self._forwarded.pop(reply.id, None)
         if item is None:
             return  # its deadline passed
-        if reply.HasField("error"):
-            self._answer(item[0], None, error_from_proto(reply.error), 0)
+        proposal = item[0]
+        if not reply.HasField("error"):
+            try:
+                result = log_pb2.OpResult.FromString(reply.result)
+            except DecodeError:
+                self._answer(proposal, None, OutcomeUnknownError("the leader's answer does not parse"), 0)
+                return
+            self._answer(proposal, result, None, reply.index)
+        elif (
+            reply.error.reason == NoLeaderError.reason
+            and now < proposal.queued_at + self._settings.leader_wait
+        ):
+            # It leads no more, and did nothing: wait for the next leader here.
+            self.queue.waiting.appendleft(proposal)
+            self._blocked_until = now + _ASK_AGAIN
         else:
-            self._answer(item[0], log_pb2.OpResult.FromString(reply.result), None, reply.index)
+            self._answer(proposal, None, error_from_proto(reply.error), 0)
 
     def _on_read_index_reply(self, frame: PeerFrame, now: float) -> None:
         reply = frame.read_index_reply
@@ -446,12 +464,12 @@ class Requests:
             return
         if reply.HasField("error"):
             self._reads_blocked_until = now + 0.005
-        for read in asked.reads:
-            if reply.HasField("error"):
-                # Nothing is lost by asking again; its deadline bounds it.
-                self.reads.fresh.append(read)
-            else:
-                self.reads.confirmed.append((reply.index, read))
+        if reply.HasField("error"):
+            # Nothing is lost by asking again; their deadlines bound it.
+            self.reads.fresh.extend(asked.reads)
+            self._blocked_until = now + _ASK_AGAIN
+        else:
+            self.reads.confirmed.extend((reply.index, read) for read in asked.reads)
 
     # -- deadlines ----------------------------------------------------------------------------
 
