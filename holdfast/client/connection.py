@@ -324,16 +324,24 @@ class Connection:
         return self._leader
 
     async def newer_leader(self, than: int) -> bool:
-        """Whether a broker has been elected in a term after this one. One quick look."""
+        """Whether a broker has been elected in a term after this one. One look at each."""
+
+        async def newer(endpoint: Endpoint) -> bool:
+            try:
+                status = await endpoint.unary(GET_STATUS, cluster_pb2.GetStatusRequest(), _PROBE_SECONDS)
+            except (grpc.aio.AioRpcError, grpc.aio.UsageError):
+                return False
+            self._learn(status)
+            return status.role == cluster_pb2.ROLE_LEADER and status.term > than
+
+        looks = [asyncio.ensure_future(newer(endpoint)) for endpoint in self.endpoints]
         try:
-            await self._first(
-                self.endpoints,
-                lambda status: status.role == cluster_pb2.ROLE_LEADER and status.term > than,
-                _PROBE_SECONDS,
-            )
-        except DeadlineExceededError:
+            for look in asyncio.as_completed(looks):
+                if await look:
+                    return True
             return False
-        return True
+        finally:
+            await _cancel(looks)
 
     def _leads(self, status: cluster_pb2.ClusterStatus) -> bool:
         return status.role == cluster_pb2.ROLE_LEADER and status.term >= self._term

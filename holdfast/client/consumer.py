@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 #: Acknowledgements wait this long for company.
 _ACK_LINGER_SECONDS = 0.002
 #: Silence after which somebody else may have been elected.
-_SILENCE_SECONDS = 2.0
+_SILENCE_SECONDS = 1.0
 
 _Stream = grpc.aio.StreamStreamCall[bus_pb2.SubscribeRequest, bus_pb2.SubscribeResponse]
 _Key = tuple[str, int]
@@ -360,7 +360,7 @@ class Subscription:
     async def _watch(self, term: int) -> None:
         while True:
             await asyncio.sleep(_SILENCE_SECONDS)
-            silent = self._loop.time() - self._heard >= _SILENCE_SECONDS
+            silent = self._loop.time() - self._heard >= _SILENCE_SECONDS / 2
             if silent and await self._connection.newer_leader(term):
                 raise NoLeaderError("the leader has been replaced")
 
