@@ -6,6 +6,7 @@ import os
 import holdfast
 
 BROKERS = os.environ.get("HOLDFAST_ENDPOINTS", "127.0.0.1:7450")
+TOPIC = "orders-to-bill"
 ORDERS = 200
 
 
@@ -13,7 +14,7 @@ async def worker(name: str, done: asyncio.Queue[tuple[str, bytes]], orders: int)
     """Take orders for ever; after ``orders`` of them, leave in the middle of the work."""
     async with (
         holdfast.connect(BROKERS) as bus,
-        bus.subscribe("orders", group="billing", name=name) as subscription,
+        bus.subscribe(TOPIC, group="billing", name=name) as subscription,
     ):
         async for order in subscription:
             # The work first, then the ack: should this process end in between, the order comes again.
@@ -26,9 +27,9 @@ async def worker(name: str, done: asyncio.Queue[tuple[str, bytes]], orders: int)
 
 async def main() -> None:
     async with holdfast.connect(BROKERS) as bus:
-        await bus.create_topic("orders", partitions=8, if_not_exists=True)
+        await bus.create_topic(TOPIC, partitions=8, if_not_exists=True)
         values = [f"order {number}".encode() for number in range(ORDERS)]
-        await bus.publish_many("orders", values, keys=[f"customer {n % 20}" for n in range(ORDERS)])
+        await bus.publish_many(TOPIC, values, keys=[f"customer {n % 20}" for n in range(ORDERS)])
 
     done: asyncio.Queue[tuple[str, bytes]] = asyncio.Queue()
     steady = asyncio.create_task(worker("steady", done, orders=-1))

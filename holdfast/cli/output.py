@@ -30,8 +30,8 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Non
         table.add_column(name, justify="right" if numeric else "left", overflow="fold")
     for row in cells:
         table.add_row(*(_cell(value, Text) for value in row))
-    # A pipe has no width: let lines be as long as they need to be, so that they can be searched.
-    console = Console(width=None if sys.stdout.isatty() else 400)
+    # As wide as it is: a line that the terminal wraps can be read, a column folded to three letters cannot.
+    console = Console(width=400)
     with console.capture() as rendered:
         console.print(table)
     for line in rendered.get().splitlines():

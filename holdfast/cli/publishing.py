@@ -133,7 +133,8 @@ async def publish_all(bus: holdfast.Client, topic: str, source: Source, timeout:
             error.metadata["published"] = str(published.count)
             raise
         except asyncio.CancelledError:
-            note(f"holdfast: interrupted; at least {_records(published.count)} had been published")
+            done = f"at least {_records(published.count)}" if published.count else "nothing"
+            note(f"holdfast: interrupted; {done} had been acknowledged")
             raise
         finally:
             feed.close()

@@ -51,8 +51,8 @@ def serve(
 ) -> None:
     """Run a broker in the foreground; without options a single node.
 
-    Settings come from the file, then HOLDFAST_* variables, then these options. With --json the log is
-    JSON, one object a line. Ctrl-C or SIGTERM stops the broker.
+    Settings come from the file, then HOLDFAST_* variables, then these options.
+    With --json the log is JSON, one object a line. Ctrl-C or SIGTERM stops it.
     """
     overrides: dict[str, Any] = {}
     for assignment in assignments or []:

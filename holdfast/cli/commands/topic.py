@@ -130,7 +130,9 @@ def delete(
             raise typer.BadParameter(
                 f"this deletes {name} with all its records, and there is no terminal to ask at; add --yes."
             )
-        typer.confirm(f"Delete {name} with all its records?", abort=True, err=True)
+        if not typer.confirm(f"Delete {name} with all its records?", err=True):
+            print("nothing was deleted", file=sys.stderr)
+            raise typer.Exit(1)
     from holdfast.cli.output import print_json
     from holdfast.cli.session import with_client
 
