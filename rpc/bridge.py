@@ -27,6 +27,7 @@ from holdfast.errors import (
     HoldfastError,
     InternalError,
     OutcomeUnknownError,
+    OverloadedError,
     UnavailableError,
     from_reason,
 )
@@ -41,6 +42,8 @@ Outcome = tuple[log_pb2.OpResult, int]
 #: an engine that is stuck (a disk that does not answer) lets it run out.
 _GRACE_S = 1.0
 _SWEEP_S = 0.25
+#: Calls given to the engine and not yet answered, before barriers are refused.
+MAX_PENDING = 32_768
 
 
 class EnginePort(Protocol):
@@ -198,8 +201,12 @@ class EngineBridge:
         Raises:
             NoLeaderError: no leader could confirm it.
             DeadlineExceededError: not within ``timeout`` seconds.
+            OverloadedError: too many calls wait for the engine.
         """
         engine = self.check_open()
+        # Proposals are bounded by the engine's queue; barriers take no place in it.
+        if len(self._pending) >= MAX_PENDING:
+            raise OverloadedError(f"{MAX_PENDING} calls wait for the engine; try again")
         future: asyncio.Future[Completed] = self._loop.create_future()
         deadline = self._clock.monotonic() + timeout
         engine.read_barrier(future, deadline)

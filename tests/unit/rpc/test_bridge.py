@@ -17,6 +17,7 @@ from holdfast.errors import (
     TopicExistsError,
     UnavailableError,
 )
+from holdfast.rpc import bridge
 from holdfast.rpc.bridge import EngineBridge
 from holdfast.rpc.clock import SystemClock
 from holdfast.v1 import log_pb2
@@ -52,6 +53,20 @@ async def test_errors_of_the_engine_are_raised() -> None:
     with pytest.raises(OverloadedError):
         await engine.bridge.submit(create_topic(), 5)
     assert engine.bridge.pending == 0
+
+
+async def test_barriers_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bridge, "MAX_PENDING", 3)
+    engine = make_engine()
+    engine.hold = True
+    calls = [asyncio.ensure_future(engine.bridge.barrier(5)) for _ in range(3)]
+    await asyncio.sleep(0)
+    with pytest.raises(OverloadedError):
+        await engine.bridge.barrier(5)
+    engine.hold = False
+    engine.release()
+    await asyncio.gather(*calls)
+    await engine.bridge.barrier(5)
 
 
 async def test_a_cancelled_caller_does_not_stop_the_commit() -> None:
