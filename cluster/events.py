@@ -107,7 +107,7 @@ class LogTruncated:
 @dataclass(frozen=True, slots=True)
 class LogTrimmed:
     base_index: int
-    rows_deleted: int
+    rows_visited: int  # deleted, or kept for their batches
 
 
 @dataclass(frozen=True, slots=True)

@@ -122,30 +122,24 @@ class Envelope:
     def snapshot_reply(self, term: int, reply: peer_pb2.SnapshotReply) -> PeerFrame:
         return PeerFrame(term=term, boot_id=self.boot_id, snapshot_reply=reply)
 
-    def forward_request(self, term: int, request_id: int, op: bytes) -> PeerFrame:
-        return PeerFrame(
-            term=term,
-            boot_id=self.boot_id,
-            forward_request=peer_pb2.ForwardRequest(id=request_id, op=op),
-        )
-
-    def forward_reply(
-        self,
-        term: int,
-        request_id: int,
-        result: log_pb2.OpResult | None,
-        error: HoldfastError | None,
-        index: int,
-    ) -> PeerFrame:
+    def forward(self, term: int, requests: Sequence[tuple[int, bytes]]) -> PeerFrame:
+        """Operations for the leader: (id, op), at least one."""
         frame = PeerFrame(term=term, boot_id=self.boot_id)
-        body = frame.forward_reply
-        body.id = request_id
-        body.index = index
-        if error is not None:
-            body.error.CopyFrom(error_to_proto(error))
-        elif result is not None:
-            body.result = result.SerializeToString()
+        if len(requests) == 1:
+            frame.forward_request.id, frame.forward_request.op = requests[0]
+        else:
+            add = frame.forward_requests.requests.add
+            for request_id, op in requests:
+                add(id=request_id, op=op)
         return frame
+
+    def forward_replies(self, term: int, replies: Sequence[peer_pb2.ForwardReply]) -> PeerFrame:
+        """Answers to forwarded operations, at least one."""
+        if len(replies) == 1:
+            return PeerFrame(term=term, boot_id=self.boot_id, forward_reply=replies[0])
+        return PeerFrame(
+            term=term, boot_id=self.boot_id, forward_replies=peer_pb2.ForwardReplies(replies=replies)
+        )
 
     def read_index_request(self, term: int, request_id: int) -> PeerFrame:
         return PeerFrame(
@@ -159,6 +153,17 @@ class Envelope:
         if error is not None:
             body.error.CopyFrom(error_to_proto(error))
         return PeerFrame(term=term, boot_id=self.boot_id, read_index_reply=body)
+
+
+def forward_reply(
+    request_id: int, result: log_pb2.OpResult | None, error: HoldfastError | None, index: int
+) -> peer_pb2.ForwardReply:
+    reply = peer_pb2.ForwardReply(id=request_id, index=index)
+    if error is not None:
+        reply.error.CopyFrom(error_to_proto(error))
+    elif result is not None:
+        reply.result = result.SerializeToString()
+    return reply
 
 
 def entries_of(append: peer_pb2.AppendEntries) -> list[Entry]:

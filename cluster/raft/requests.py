@@ -13,7 +13,7 @@ from google.protobuf.message import DecodeError
 from holdfast.cluster import events
 from holdfast.cluster.commands import carries_batches, check_op, encode_entry, entry_time_us
 from holdfast.cluster.ports import Clock, EventSink
-from holdfast.cluster.raft.messages import PeerFrame, error_from_proto
+from holdfast.cluster.raft.messages import PeerFrame, error_from_proto, forward_reply
 from holdfast.cluster.raft.proposals import ENTRY_OVERHEAD, Proposal, ProposalQueue, Waiters, Waiting
 from holdfast.cluster.raft.reads import Asked, Read, ReadBarriers, Round
 from holdfast.cluster.raft.settings import EngineSettings
@@ -29,7 +29,7 @@ from holdfast.errors import (
     StorageError,
     StorageFullError,
 )
-from holdfast.v1 import log_pb2
+from holdfast.v1 import log_pb2, peer_pb2
 
 if TYPE_CHECKING:
     from holdfast.cluster.raft.core import RaftCore
@@ -62,6 +62,7 @@ class Requests:
         self._next_id = 0
         self._completed: list[Completed] = []
         self._answered: list[Proposal] = []
+        self._replies: dict[str, list[peer_pb2.ForwardReply]] = {}
         self._uncommitted: list[tuple[int, int]] = []
         self._uncommitted_bytes = 0
         self._stamp = 0
@@ -198,22 +199,17 @@ class Requests:
         core = self._core
         waiting = self.queue.waiting
         while waiting:
-            proposal = waiting[0]
-            if proposal.origin is not None or proposal.deadline <= now:
-                waiting.popleft()
-                if proposal.origin is not None:
-                    self._fail(proposal, self._no_leader())
-                else:
-                    self._fail(proposal, DeadlineExceededError("the deadline passed; nothing was done"))
-                continue
-            request_id = self._new_id()
-            frame = core.envelope.forward_request(core.term, request_id, proposal.op)
-            if not core.outbox.send(leader, frame):
+            batch = self._forwardable(now)
+            if not batch:
+                break
+            requests = [(self._new_id(), proposal.op) for proposal in batch]
+            if not core.outbox.send(leader, core.envelope.forward(core.term, requests)):
                 # Not sent, so not done: it waits for room on the link.
+                waiting.extendleft(reversed(batch))
                 self._blocked_until = now + _ASK_AGAIN
                 break
-            waiting.popleft()
-            self._forwarded[request_id] = (proposal, leader)
+            for (request_id, _), proposal in zip(requests, batch, strict=True):
+                self._forwarded[request_id] = (proposal, leader)
         fresh = self.reads.fresh
         if fresh and now >= self._reads_blocked_until:
             reads = self._local_reads()
@@ -224,6 +220,22 @@ class Requests:
                 else:
                     fresh.extendleft(reversed(reads))
                     self._blocked_until = now + _ASK_AGAIN
+
+    def _forwardable(self, now: float) -> list[Proposal]:
+        """The next proposals of our own callers, one frame of them."""
+        waiting = self.queue.waiting
+        batch: list[Proposal] = []
+        size = 0
+        while waiting and len(batch) < self._settings.entry_ops and size < self._settings.entry_bytes:
+            proposal = waiting.popleft()
+            if proposal.origin is not None:
+                self._fail(proposal, self._no_leader())
+            elif proposal.deadline <= now:
+                self._fail(proposal, DeadlineExceededError("the deadline passed; nothing was done"))
+            else:
+                batch.append(proposal)
+                size += len(proposal.op)
+        return batch
 
     def _local_reads(self) -> list[Read]:
         fresh = self.reads.fresh
@@ -295,7 +307,12 @@ class Requests:
             )
 
     def take_completed(self) -> list[Completed]:
-        """What is answered since the last call."""
+        """What is answered since the last call; answers to peers are sent by it."""
+        if self._replies:
+            core = self._core
+            replies, self._replies = self._replies, {}
+            for origin, batch in replies.items():
+                core.outbox.send(origin, core.envelope.forward_replies(core.term, batch))
         if self._answered:
             self.queue.release(self._answered)
             self._answered.clear()
@@ -309,9 +326,17 @@ class Requests:
         if proposal.origin is None:
             self._completed.append(Completed(proposal.token, result, error, index))
         else:
-            core = self._core
-            frame = core.envelope.forward_reply(core.term, proposal.request_id, result, error, index)
-            core.outbox.send(proposal.origin, frame)
+            self._reply(proposal.origin, proposal.request_id, result, error, index)
+
+    def _reply(
+        self,
+        origin: str,
+        request_id: int,
+        result: log_pb2.OpResult | None,
+        error: HoldfastError | None,
+        index: int,
+    ) -> None:
+        self._replies.setdefault(origin, []).append(forward_reply(request_id, result, error, index))
 
     def _fail(self, proposal: Proposal, error: HoldfastError) -> None:
         if self._emit is not None:
@@ -405,9 +430,15 @@ class Requests:
 
     def receive(self, node_id: str, kind: str, frame: PeerFrame, now: float) -> None:
         if kind == "forward_request":
-            self._on_forward_request(node_id, frame, now)
+            self._on_forward_request(node_id, frame.forward_request, now)
+        elif kind == "forward_requests":
+            for request in frame.forward_requests.requests:
+                self._on_forward_request(node_id, request, now)
         elif kind == "forward_reply":
-            self._on_forward_reply(frame, now)
+            self._on_forward_reply(frame.forward_reply, now)
+        elif kind == "forward_replies":
+            for reply in frame.forward_replies.replies:
+                self._on_forward_reply(reply, now)
         elif kind == "read_index_request":
             request_id = frame.read_index_request.id
             # The peer keeps the deadline of its callers; this one only bounds our memory.
@@ -416,26 +447,18 @@ class Requests:
         elif kind == "read_index_reply":
             self._on_read_index_reply(frame, now)
 
-    def _on_forward_request(self, node_id: str, frame: PeerFrame, now: float) -> None:
-        request = frame.forward_request
+    def _on_forward_request(self, node_id: str, request: peer_pb2.ForwardRequest, now: float) -> None:
         deadline = now + 30.0
         proposal = Proposal(request.op, None, deadline, now, node_id, request.id)
         try:
             check_op(request.op)
             self._admit(proposal)
         except StorageError as error:
-            self._refuse_forward(proposal, InvalidArgumentError(str(error)))
+            self._reply(node_id, request.id, None, InvalidArgumentError(str(error)), 0)
         except HoldfastError as error:
-            self._refuse_forward(proposal, error)
+            self._reply(node_id, request.id, None, error, 0)
 
-    def _refuse_forward(self, proposal: Proposal, error: HoldfastError) -> None:
-        core = self._core
-        assert proposal.origin is not None
-        frame = core.envelope.forward_reply(core.term, proposal.request_id, None, error, 0)
-        core.outbox.send(proposal.origin, frame)
-
-    def _on_forward_reply(self, frame: PeerFrame, now: float) -> None:
-        reply = frame.forward_reply
+    def _on_forward_reply(self, reply: peer_pb2.ForwardReply, now: float) -> None:
         item = self._forwarded.pop(reply.id, None)
         if item is None:
             return  # its deadline passed

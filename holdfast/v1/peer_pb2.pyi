@@ -8,7 +8,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class PeerFrame(_message.Message):
-    __slots__ = ("term", "boot_id", "hello", "append", "append_reply", "vote_request", "vote_reply", "snapshot_chunk", "snapshot_reply", "forward_request", "forward_reply", "read_index_request", "read_index_reply", "timeout_now")
+    __slots__ = ("term", "boot_id", "hello", "append", "append_reply", "vote_request", "vote_reply", "snapshot_chunk", "snapshot_reply", "forward_request", "forward_reply", "read_index_request", "read_index_reply", "timeout_now", "forward_requests", "forward_replies")
     TERM_FIELD_NUMBER: _ClassVar[int]
     BOOT_ID_FIELD_NUMBER: _ClassVar[int]
     HELLO_FIELD_NUMBER: _ClassVar[int]
@@ -23,6 +23,8 @@ class PeerFrame(_message.Message):
     READ_INDEX_REQUEST_FIELD_NUMBER: _ClassVar[int]
     READ_INDEX_REPLY_FIELD_NUMBER: _ClassVar[int]
     TIMEOUT_NOW_FIELD_NUMBER: _ClassVar[int]
+    FORWARD_REQUESTS_FIELD_NUMBER: _ClassVar[int]
+    FORWARD_REPLIES_FIELD_NUMBER: _ClassVar[int]
     term: int
     boot_id: int
     hello: Hello
@@ -37,7 +39,9 @@ class PeerFrame(_message.Message):
     read_index_request: ReadIndexRequest
     read_index_reply: ReadIndexReply
     timeout_now: TimeoutNow
-    def __init__(self, term: _Optional[int] = ..., boot_id: _Optional[int] = ..., hello: _Optional[_Union[Hello, _Mapping]] = ..., append: _Optional[_Union[AppendEntries, _Mapping]] = ..., append_reply: _Optional[_Union[AppendReply, _Mapping]] = ..., vote_request: _Optional[_Union[VoteRequest, _Mapping]] = ..., vote_reply: _Optional[_Union[VoteReply, _Mapping]] = ..., snapshot_chunk: _Optional[_Union[SnapshotChunk, _Mapping]] = ..., snapshot_reply: _Optional[_Union[SnapshotReply, _Mapping]] = ..., forward_request: _Optional[_Union[ForwardRequest, _Mapping]] = ..., forward_reply: _Optional[_Union[ForwardReply, _Mapping]] = ..., read_index_request: _Optional[_Union[ReadIndexRequest, _Mapping]] = ..., read_index_reply: _Optional[_Union[ReadIndexReply, _Mapping]] = ..., timeout_now: _Optional[_Union[TimeoutNow, _Mapping]] = ...) -> None: ...
+    forward_requests: ForwardRequests
+    forward_replies: ForwardReplies
+    def __init__(self, term: _Optional[int] = ..., boot_id: _Optional[int] = ..., hello: _Optional[_Union[Hello, _Mapping]] = ..., append: _Optional[_Union[AppendEntries, _Mapping]] = ..., append_reply: _Optional[_Union[AppendReply, _Mapping]] = ..., vote_request: _Optional[_Union[VoteRequest, _Mapping]] = ..., vote_reply: _Optional[_Union[VoteReply, _Mapping]] = ..., snapshot_chunk: _Optional[_Union[SnapshotChunk, _Mapping]] = ..., snapshot_reply: _Optional[_Union[SnapshotReply, _Mapping]] = ..., forward_request: _Optional[_Union[ForwardRequest, _Mapping]] = ..., forward_reply: _Optional[_Union[ForwardReply, _Mapping]] = ..., read_index_request: _Optional[_Union[ReadIndexRequest, _Mapping]] = ..., read_index_reply: _Optional[_Union[ReadIndexReply, _Mapping]] = ..., timeout_now: _Optional[_Union[TimeoutNow, _Mapping]] = ..., forward_requests: _Optional[_Union[ForwardRequests, _Mapping]] = ..., forward_replies: _Optional[_Union[ForwardReplies, _Mapping]] = ...) -> None: ...
 
 class Hello(_message.Message):
     __slots__ = ("protocol_version", "cluster_id", "node_id", "software_version", "client_address")
@@ -122,7 +126,7 @@ class VoteReply(_message.Message):
     def __init__(self, pre_vote: _Optional[bool] = ..., term: _Optional[int] = ..., granted: _Optional[bool] = ...) -> None: ...
 
 class SnapshotChunk(_message.Message):
-    __slots__ = ("snapshot_id", "offset", "crc32c", "data", "last", "last_index", "last_term", "round")
+    __slots__ = ("snapshot_id", "offset", "crc32c", "data", "last", "last_index", "last_term", "round", "store_bytes")
     SNAPSHOT_ID_FIELD_NUMBER: _ClassVar[int]
     OFFSET_FIELD_NUMBER: _ClassVar[int]
     CRC32C_FIELD_NUMBER: _ClassVar[int]
@@ -131,6 +135,7 @@ class SnapshotChunk(_message.Message):
     LAST_INDEX_FIELD_NUMBER: _ClassVar[int]
     LAST_TERM_FIELD_NUMBER: _ClassVar[int]
     ROUND_FIELD_NUMBER: _ClassVar[int]
+    STORE_BYTES_FIELD_NUMBER: _ClassVar[int]
     snapshot_id: int
     offset: int
     crc32c: int
@@ -139,7 +144,8 @@ class SnapshotChunk(_message.Message):
     last_index: int
     last_term: int
     round: int
-    def __init__(self, snapshot_id: _Optional[int] = ..., offset: _Optional[int] = ..., crc32c: _Optional[int] = ..., data: _Optional[bytes] = ..., last: _Optional[bool] = ..., last_index: _Optional[int] = ..., last_term: _Optional[int] = ..., round: _Optional[int] = ...) -> None: ...
+    store_bytes: int
+    def __init__(self, snapshot_id: _Optional[int] = ..., offset: _Optional[int] = ..., crc32c: _Optional[int] = ..., data: _Optional[bytes] = ..., last: _Optional[bool] = ..., last_index: _Optional[int] = ..., last_term: _Optional[int] = ..., round: _Optional[int] = ..., store_bytes: _Optional[int] = ...) -> None: ...
 
 class SnapshotReply(_message.Message):
     __slots__ = ("snapshot_id", "next_offset", "installed", "refused", "round")
@@ -174,6 +180,18 @@ class ForwardReply(_message.Message):
     error: _errors_pb2.Error
     index: int
     def __init__(self, id: _Optional[int] = ..., result: _Optional[bytes] = ..., error: _Optional[_Union[_errors_pb2.Error, _Mapping]] = ..., index: _Optional[int] = ...) -> None: ...
+
+class ForwardRequests(_message.Message):
+    __slots__ = ("requests",)
+    REQUESTS_FIELD_NUMBER: _ClassVar[int]
+    requests: _containers.RepeatedCompositeFieldContainer[ForwardRequest]
+    def __init__(self, requests: _Optional[_Iterable[_Union[ForwardRequest, _Mapping]]] = ...) -> None: ...
+
+class ForwardReplies(_message.Message):
+    __slots__ = ("replies",)
+    REPLIES_FIELD_NUMBER: _ClassVar[int]
+    replies: _containers.RepeatedCompositeFieldContainer[ForwardReply]
+    def __init__(self, replies: _Optional[_Iterable[_Union[ForwardReply, _Mapping]]] = ...) -> None: ...
 
 class ReadIndexRequest(_message.Message):
     __slots__ = ("id",)
