@@ -291,7 +291,8 @@ class WriteSide:
             used = writer.pages()
             writer.txn.commit()
         except lmdb.Error as error:
-            if self._staged and _is_full(error):
+            # LMDB calls a write that was cut short by a full disk an I/O error.
+            if self._staged and (_is_full(error) or getattr(error, "code", None) == errno.EIO):
                 raise StorageFullError(f"no room for the snapshot: {error}") from error
             # Whether it reached the disk is not known, and a retry of the fsync
             # may succeed falsely: the process has to end.

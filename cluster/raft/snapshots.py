@@ -182,6 +182,7 @@ class Snapshots:
             last_index=sending.covers.last_index,
             last_term=sending.covers.last_term,
             round=core.shipper.round,
+            store_bytes=0 if offset else core.store.usage().used,
         )
         if not core.outbox.send(follower.node_id, core.envelope.snapshot_chunk(core.term, chunk)):
             return False
@@ -298,6 +299,7 @@ class Snapshots:
                 return  # next_offset 0: from the beginning
             self.stop_receiving()
             try:
+                self._check_room(chunk.store_bytes)
                 receiving = self._receiving = _Receiving(core.store, follower.node_id, chunk)
             except StorageFullError:
                 reply.refused = True
@@ -309,6 +311,7 @@ class Snapshots:
             reply.next_offset = receiving.next_offset
             return
         try:
+            self._check_room(len(chunk.data))
             receiving.importer.feed(chunk.data)
             receiving.next_offset += len(chunk.data)
             reply.next_offset = receiving.next_offset
@@ -325,6 +328,16 @@ class Snapshots:
                 raise
             reply.installed = True
             core.note_problem(f"snapshot: {error}")
+
+    def _check_room(self, size: int) -> None:
+        """The state in use shares the disk with the one that comes: its reserve is not for this.
+
+        Raises:
+            StorageFullError: it would be touched.
+        """
+        free = self._core.store.usage().disk_free
+        if free < size + self._core.settings.follower_reserve:
+            raise StorageFullError(f"{free} bytes free on the disk; a snapshot of {size} does not fit")
 
     def _install(self, receiving: _Receiving, chunk: peer_pb2.SnapshotChunk) -> None:
         core = self._core

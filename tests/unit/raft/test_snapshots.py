@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import google_crc32c
 import pytest
 
@@ -44,6 +46,26 @@ def test_follower_far_behind_gets_a_snapshot(seed: int) -> None:
     assert sim.publish(b"with the newcomer").ok
     sim.restart(node.node_id)
     sim.settle()
+    sim.check_nothing_lost()
+
+
+def test_a_follower_without_room_for_a_snapshot_keeps_its_reserve() -> None:
+    settings = replace(SHORT_LOG, follower_reserve=1 << 20)
+    sim = SimCluster(3, seed=6, settings=settings)
+    node = far_behind(sim)
+    sim.start(node.node_id)
+    node.store.disk_free = (1 << 20) + 100_000  # less than the state takes
+    sim.run_for(3.0)
+    assert node.up
+    assert not installed(node)
+    leader = sim.leader()
+    assert leader is not None
+    reasons = {e.reason for e in leader.events if isinstance(e, events.SnapshotAborted)}
+    assert reasons == {"refused"}
+    assert sim.publish(b"the others go on").ok
+    node.store.disk_free = 1 << 40
+    sim.settle()
+    assert len(installed(node)) == 1
     sim.check_nothing_lost()
 
 

@@ -131,6 +131,39 @@ def test_a_failed_commit_ends_the_store_and_a_restart_finds_the_last_good_one(tm
     store.close()
 
 
+STAGED_FULL = """
+import resource, sys
+from pathlib import Path
+from holdfast.errors import StorageFullError
+from holdfast.storage.identity import open_store
+from holdfast.storage.port import Table
+
+store = open_store(Path(sys.argv[1]), "c", "n1", 1 << 30, map_size=1 << 30)
+staged = store.stage()
+# Some of it can be written: the last write is cut short.
+resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, resource.RLIM_INFINITY))
+staged.writer().put(Table.JOURNAL, b"k", bytes(1 << 20))
+try:
+    staged.commit()
+except StorageFullError:
+    staged.discard()
+    store.writer().put(Table.GROUPS, b"the store in use", b"goes on")
+    store.commit()
+    store.close()
+    raise SystemExit(7)
+"""
+
+
+def test_a_full_disk_costs_a_staged_snapshot_and_no_more(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", STAGED_FULL, str(tmp_path / "data")],
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 7, done.stderr
+
+
 KILLED = """
 import os, sys
 from pathlib import Path
