@@ -270,6 +270,9 @@ class Client:
 
         ``on_caught_up`` is called once everything that was in the log at the
         time of the call has been read; a following replay then waits for more.
+
+        Raises:
+            HoldfastError: as ``replay``.
         """
         reading = Replay(
             self._connected,
@@ -382,7 +385,11 @@ class Client:
         return await self._administrator.topic(name, timeout)
 
     async def topics(self, *, timeout: float | None = None) -> list[TopicInfo]:
-        """All topics."""
+        """All topics.
+
+        Raises:
+            HoldfastError: no broker answered in time.
+        """
         return await self._administrator.topics(timeout)
 
     async def update_topic(
@@ -396,8 +403,14 @@ class Client:
     ) -> TopicInfo:
         """Replace a topic's limits, all of them.
 
+        Args:
+            max_record_bytes: largest record; 0: the broker's default.
+            retention_ms: milliseconds after which records are trimmed; 0: never.
+            retention_bytes: size a partition is trimmed to; 0: no limit.
+
         Raises:
             UnknownTopicError: there is none of this name.
+            InvalidArgumentError: over a limit of the cluster.
         """
         limits = _limits(max_record_bytes, retention_ms, retention_bytes)
         updated = await self._administrator.update_topic(name, limits, timeout)
@@ -414,7 +427,11 @@ class Client:
         self._publisher.forget(name)
 
     async def status(self, *, timeout: float | None = None) -> ClusterInfo:
-        """What the broker that is asked knows of itself and its cluster."""
+        """What the broker that is asked knows of itself and its cluster.
+
+        Raises:
+            HoldfastError: no broker answered in time.
+        """
         return await self._administrator.status(timeout)
 
     async def statuses(self, *, timeout: float = 2.0) -> dict[str, ClusterInfo | HoldfastError]:

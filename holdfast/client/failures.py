@@ -53,7 +53,9 @@ def from_rpc(error: grpc.aio.AioRpcError, where: str) -> HoldfastError:
     code = error.code()
     text = error.details() or code.name
     if code is grpc.StatusCode.UNAVAILABLE:
-        return UnavailableError(f"broker {where} is not reachable: {text}", metadata={"address": where})
+        # "failed to connect to all addresses; last error: UNKNOWN: …: Connection refused"
+        why = text.rpartition(": ")[2] if "failed to connect" in text else text
+        return UnavailableError(f"broker {where} is not reachable: {why}", metadata={"address": where})
     cls = _BY_CODE.get(code, InternalError)
     return cls(f"{where}: {code.name}: {text}")
 

@@ -85,6 +85,8 @@ class Replay:
         backoff = Backoff()
         deadline = loop.time() + self._timeout
         endpoint = self._connection.any()
+        # What a broker said tells more than that another one is down.
+        said: HoldfastError | None = None
         while True:
             call = endpoint.replay(self._resumed())
             try:
@@ -93,6 +95,7 @@ class Replay:
                     if response is None:
                         break
                     deadline = loop.time() + self._timeout
+                    said = None
                     backoff.reset()
                     for batch in self._take(response):
                         yield batch
@@ -112,9 +115,11 @@ class Replay:
                 call.cancel()
             if not error.retriable and not self._lags(error):
                 raise error
+            if type(error) is not UnavailableError:
+                said = error
             delay = backoff.after(error)
             if loop.time() + delay >= deadline:
-                raise error
+                raise said or error
             self._connection.failed(endpoint, error)
             await asyncio.sleep(delay)
             endpoint = self._connection.after(endpoint)

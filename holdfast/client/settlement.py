@@ -176,12 +176,10 @@ class Settlement:
                 # In order, but for timeouts that differ; almost always only the first is looked at.
                 for parcel in list(queue.parcels()):
                     if parcel.deadline <= now and not parcel.settled:
-                        self._give_up(
-                            parcel,
-                            DeadlineExceededError(
-                                f"not acknowledged by {topic.name} within {parcel.timeout:g} s{reason}"
-                            ),
-                        )
+                        doubtful = parcel.uncertain or parcel in queue.in_flight
+                        outcome = "it may be stored or not" if doubtful else "nothing was stored"
+                        text = f"topic {topic.name}: not acknowledged within {parcel.timeout:g} s; {outcome}"
+                        self._give_up(parcel, DeadlineExceededError(text + reason))
 
     def close_older(self, opened_before: float) -> None:
         """Close parcels that have been open for long, so that deadlines stay those of their records."""

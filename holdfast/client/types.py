@@ -158,10 +158,12 @@ class Batch:
 
     @property
     def first_offset(self) -> int:
+        """Offset of the first of these records."""
         return self.offsets[0]
 
     @property
     def last_offset(self) -> int:
+        """Offset of the last of these records, itself included."""
         return self.offsets[-1]
 
     @property

@@ -34,7 +34,9 @@ def status(endpoints: Endpoints = DEFAULT_ENDPOINTS, timeout: Timeout = 3.0, as_
             if answer is None:
                 rows.append([node.node_id, node.address, f"unreachable: {node.problem}", *[""] * 6])
                 continue
-            writes = "yes" if answer.accepting_writes else "no: full"
+            # Without a leader nobody takes writes; only with one is it the lack of room.
+            refused = "no: full" if answer.leader_id else "no: no leader"
+            writes = "yes" if answer.accepting_writes else refused
             space = f"{human_bytes(answer.data_bytes)} of {human_bytes(answer.quota_bytes)}"
             rows.append([node.node_id, node.address, node.role, answer.term, answer.commit_index])
             rows[-1] += [answer.applied_index, "" if node.lag is None else node.lag, space, writes]

@@ -158,6 +158,8 @@ class World:
                 assert value not in place
             else:
                 assert isinstance(error, OutcomeUnknownError | DeadlineExceededError), error
+                if "nothing was stored" in error.message:
+                    assert value not in place, error
         for log in self.broker.logs:
             numbers = [int(value) for value in log]
             assert numbers == sorted(numbers), "out of order"

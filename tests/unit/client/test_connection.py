@@ -173,6 +173,11 @@ def test_failures() -> None:
     # Of a newer broker: what matters is whether it may be tried again.
     assert isinstance(failure(grpc.StatusCode.UNAVAILABLE, "MOON_PHASE", retry=True), UnavailableError)
     assert isinstance(failure(grpc.StatusCode.ABORTED, "MOON_PHASE"), InternalError)
+    # Of gRPC itself: the last of its words says it.
+    text = "failed to connect to all addresses; last error: UNKNOWN: ipv4:1.2.3.4:1: Connection refused"
+    nothing = grpc.aio.Metadata()
+    refused = from_rpc(grpc.aio.AioRpcError(grpc.StatusCode.UNAVAILABLE, nothing, nothing, text), "b:1")
+    assert refused.message == "broker b:1 is not reachable: Connection refused"
     # Of somebody else: the code decides.
     assert isinstance(failure(grpc.StatusCode.UNAVAILABLE, "X", domain="proxy"), UnavailableError)
     assert isinstance(failure(grpc.StatusCode.DEADLINE_EXCEEDED), DeadlineExceededError)
