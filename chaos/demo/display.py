@@ -56,7 +56,7 @@ class Display:
 
     def say(self, text: str) -> None:
         """A line that stays."""
-        self._console.print(text, highlight=False)
+        self._console.print(text, highlight=False, soft_wrap=True)
 
     def step(self, name: str, total: int = 0) -> None:
         """Begin a step of ``total`` records (0: not counted)."""
