@@ -12,6 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import echo
 import sdk
 import uvloop
 from failover import failovers
@@ -126,7 +127,9 @@ async def growth_rows(cluster: LocalCluster, gigabytes: float) -> list[Row]:
 
 
 async def run(arguments: argparse.Namespace) -> list[Row]:
-    print(calibration(arguments.data or Path(tempfile.gettempdir())), file=sys.stderr, flush=True)
+    machine = calibration(arguments.data or Path(tempfile.gettempdir()))
+    where = sys.stderr if arguments.json else sys.stdout
+    print(f"{machine}, bare gRPC call {await echo.sequential():.2f} ms", file=where, flush=True)
     rows: list[Row] = []
     for section in arguments.only or SECTIONS:
         with (
