@@ -8,6 +8,7 @@ BadRequest naming the field when one is at fault.
 from __future__ import annotations
 
 import logging
+import traceback
 from typing import Any, NoReturn
 
 import grpc
@@ -60,13 +61,29 @@ def status_code(error: HoldfastError) -> grpc.StatusCode:
 
 
 async def abort(context: grpc.aio.ServicerContext[Any, Any], error: Exception) -> NoReturn:
-    """End the call with the error; one that is not Holdfast's own is logged and hidden."""
+    """End the call with the error; one that is not Holdfast's own is logged and hidden.
+
+    gRPC ties the call and what ended it into a knot that lasts until the cycle
+    collector comes by. So that no request's payload stays in it, the frames the
+    error went through let go of what they hold; the caller's own frame must
+    have done so before.
+    """
     if not isinstance(error, HoldfastError):
         logger.error("a call failed unexpectedly", exc_info=error)
+        _let_go(error)
         error = InternalError("internal error; the broker's log says more")
+    _let_go(error)
     status = to_status(error)
     await context.abort(status_code(error), status.message, ((_DETAILS_KEY, status.SerializeToString()),))
     raise AssertionError("abort returned")  # it always raises
+
+
+def _let_go(error: BaseException) -> None:
+    linked: BaseException | None = error
+    while linked is not None and linked.__traceback__ is not None:
+        trace, linked.__traceback__ = linked.__traceback__, None
+        traceback.clear_frames(trace)
+        linked = linked.__cause__ or linked.__context__
 
 
 def invalid(field: str, message: str) -> InvalidArgumentError:

@@ -75,22 +75,10 @@ class PublishService:
 
     async def publish(self, raw: bytes, context: Context) -> bytes:
         """One serialised PublishRequest to one serialised PublishResponse."""
-        size = len(raw)
         try:
-            self._check_size(size)
-            self._admission.enter(size)
-            try:
-                timeout = context.time_remaining()
-                if timeout is None:
-                    timeout = self._default_timeout
-                request = parse_publish(raw)
-                topic = self._topics.cached(request.topic) or await self._topics.find(request.topic, timeout)
-                prepared = self._encoder.prepare(request, topic)
-                done = await self._bridge.propose(prepared.op, timeout)
-                return _response(done, prepared.spread).SerializeToString()
-            finally:
-                self._admission.leave(size)
+            return await self._publish(raw, context, None)
         except Exception as error:  # noqa: BLE001  (reported to the caller as a status)
+            del raw  # see abort
             await abort(context, error)
 
     async def publish_observed(self, raw: bytes, context: Context) -> bytes:
@@ -99,31 +87,38 @@ class PublishService:
         if emit is None:
             return await self.publish(raw, context)
         started = time.perf_counter()
-        request = bus_pb2.PublishRequest()
+        seen = _Observed()
         size = len(raw)
-        done: Completed | None = None
         reason = ""
         try:
-            self._check_size(size)
-            self._admission.enter(size)
-            try:
-                timeout = context.time_remaining()
-                if timeout is None:
-                    timeout = self._default_timeout
-                request = parse_publish(raw)
-                topic = self._topics.cached(request.topic) or await self._topics.find(request.topic, timeout)
-                prepared = self._encoder.prepare(request, topic)
-                done = await self._bridge.propose(prepared.op, timeout)
-                return _response(done, prepared.spread).SerializeToString()
-            finally:
-                self._admission.leave(size)
+            return await self._publish(raw, context, seen)
         except Exception as error:  # noqa: BLE001  (reported to the caller as a status)
             reason = error.reason if isinstance(error, HoldfastError) else "INTERNAL"
+            del raw  # see abort
             await abort(context, error)
         finally:
             seconds = time.perf_counter() - started
-            trace = _traceparent(context)
-            emit(_handled(request.topic, size, seconds, reason, done, trace))
+            emit(_handled(seen.topic, size, seconds, reason, seen.done, _traceparent(context)))
+
+    async def _publish(self, raw: bytes, context: Context, seen: _Observed | None) -> bytes:
+        size = len(raw)
+        self._check_size(size)
+        self._admission.enter(size)
+        try:
+            timeout = context.time_remaining()
+            if timeout is None:
+                timeout = self._default_timeout
+            request = parse_publish(raw)
+            if seen is not None:
+                seen.topic = request.topic
+            topic = self._topics.cached(request.topic) or await self._topics.find(request.topic, timeout)
+            prepared = self._encoder.prepare(request, topic)
+            done = await self._bridge.propose(prepared.op, timeout)
+            if seen is not None:
+                seen.done = done
+            return _response(done, prepared.spread).SerializeToString()
+        finally:
+            self._admission.leave(size)
 
     async def publish_stream(self, requests: AsyncIterator[bytes], context: Context) -> AsyncIterator[bytes]:
         """Pipelined publishing: serialised requests in, serialised results out, in order."""
@@ -203,6 +198,14 @@ class PublishService:
                 if asyncio.get_running_loop().time() >= deadline:
                     raise
                 await asyncio.sleep(_RETRY_S)
+
+
+@dataclass(slots=True)
+class _Observed:
+    """What telemetry wants to know of a publish."""
+
+    topic: str = ""
+    done: Completed | None = None
 
 
 @dataclass(eq=False, slots=True)

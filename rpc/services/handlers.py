@@ -43,6 +43,7 @@ def unary(
             response = await behaviour(parse(kind, raw), default_timeout if left is None else left)
             return response.SerializeToString()
         except Exception as error:  # noqa: BLE001  (reported to the caller as a status)
+            del raw  # see abort
             await abort(context, error)
 
     return grpc.unary_unary_rpc_method_handler(handle)
@@ -54,13 +55,14 @@ def server_stream(
     """A call answered by a stream of messages or of serialised ones."""
 
     async def handle(raw: bytes, context: Context) -> AsyncIterator[bytes]:
+        response: Message | bytes | None = None
         try:
-            request = parse(kind, raw)
-            async for response in behaviour(request, context):
+            async for response in behaviour(parse(kind, raw), context):
                 yield response if isinstance(response, bytes) else response.SerializeToString()
         except grpc.aio.AbortError:
             raise
         except Exception as error:  # noqa: BLE001  (reported to the caller as a status)
+            del raw, response  # see abort
             await abort(context, error)
 
     return grpc.unary_stream_rpc_method_handler(handle)

@@ -138,6 +138,7 @@ class SubscribeService:
         if self._sessions >= self._settings.max_sessions:
             await abort(context, OverloadedError(f"{self._sessions} subscriptions on this broker; try again"))
         self._sessions += 1
+        message = b""
         try:
             async with aclosing(self._serve(requests, context)) as messages:
                 async for message in messages:
@@ -145,8 +146,10 @@ class SubscribeService:
         except grpc.aio.AbortError:
             raise
         except RemoteStatusError as error:
+            del message  # see abort
             await error.pass_on(context)
         except Exception as error:  # noqa: BLE001  (reported to the caller as a status)
+            del message  # see abort
             await abort(context, error)
         finally:
             self._sessions -= 1

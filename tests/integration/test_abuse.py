@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import random
 from pathlib import Path
+from typing import Any, ClassVar
 
 import grpc
 import pytest
@@ -46,11 +48,12 @@ async def test_positions_of_an_old_duplicate_are_not_made_up(tmp_path: Path) -> 
 async def test_a_subscription_message_of_absurd_size(tmp_path: Path) -> None:
     async with single(tmp_path) as (_, client):
         await client.publish(b"first")
+        ranges = [bus_pb2.AckRange(topic="t" * 2000, first_offset=i, last_offset=i) for i in range(5_000)]
+        absurd = bus_pb2.SubscribeRequest(ack=bus_pb2.Ack(ranges=ranges))
         call = client.bus.Subscribe()
         start = bus_pb2.SubscribeStart(group="g", topics=["t"], credits=1)
         await call.write(bus_pb2.SubscribeRequest(start=start))
-        ranges = [bus_pb2.AckRange(topic="t", first_offset=i, last_offset=i) for i in range(900_000)]
-        await call.write(bus_pb2.SubscribeRequest(ack=bus_pb2.Ack(ranges=ranges)))
+        await call.write(absurd)
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             async for _ in call:
                 pass
@@ -71,10 +74,12 @@ async def test_readers_that_read_nothing_do_not_hold_up_others(tmp_path: Path) -
         stub = bus_pb2_grpc.EventBusStub(channel)
         request = bus_pb2.ReplayRequest(topic="big", format=bus_pb2.FORMAT_BATCHES, follow=True)
         calls = [stub.Replay(request) for _ in range(100)]
-        await asyncio.gather(*(call.initial_metadata() for call in calls[:4]))
+        begun = [asyncio.ensure_future(call.initial_metadata()) for call in calls]
+        await asyncio.wait(begun, return_when=asyncio.FIRST_COMPLETED)
         assert len(await client.replay("big")) == 24
         await client.check()
         await channel.close()
+        await asyncio.gather(*begun, return_exceptions=True)
 
 
 async def test_more_following_readers_than_the_store_has_slots(tmp_path: Path) -> None:
@@ -90,3 +95,55 @@ async def test_more_following_readers_than_the_store_has_slots(tmp_path: Path) -
         await client.check()
         for call in calls:
             call.cancel()
+
+
+class Raw(bytes):
+    """A request that says when it is gone."""
+
+    gone: ClassVar[int] = 0
+
+    def __del__(self) -> None:
+        Raw.gone += 1
+
+
+class KnottedContext:
+    """As gRPC's: it keeps the exception that ended the call, whose traceback keeps it."""
+
+    def __init__(self) -> None:
+        self.ended: BaseException | None = None
+
+    def time_remaining(self) -> float:
+        return 10.0
+
+    def invocation_metadata(self) -> None:
+        return None
+
+    async def abort(self, *_: object) -> None:
+        self.ended = grpc.aio.AbortError("aborted")
+        raise self.ended
+
+
+@pytest.mark.parametrize("telemetry", [False, True])
+async def test_a_refused_request_is_let_go_of_at_once(telemetry: bool, tmp_path: Path) -> None:
+    """A flood of bad requests must not wait in memory for the cycle collector."""
+    async with single(tmp_path, telemetry={"enabled": telemetry}) as (broker, client):
+        await client.publish(b"first", producer_id=1)
+        service = broker._publish
+        assert service is not None
+        publish = service.publish_observed if telemetry else service.publish
+        bad = [
+            publish_request([b"x"], "nope"),
+            publish_request([b"x"], producer_id=1, base_sequence=5),
+            bus_pb2.PublishRequest(topic="t"),
+        ]
+        gc.disable()
+        try:
+            for request in bad:
+                Raw.gone = 0
+                context: Any = KnottedContext()
+                with pytest.raises(grpc.aio.AbortError):
+                    await publish(Raw(request.SerializeToString()), context)
+                assert Raw.gone == 1
+        finally:
+            gc.enable()
+        await client.check()
