@@ -48,6 +48,20 @@ def _say_waiting(group: str = "") -> None:
         note(f"waiting for records{f' of group {group}' if group else ''}; Ctrl-C stops")
 
 
+class Outages:
+    """Says why nothing comes: once, until the group is served again."""
+
+    def __init__(self) -> None:
+        self._said = False
+
+    def on_event(self, event: holdfast.SubscriptionEvent) -> None:
+        if isinstance(event, holdfast.Assigned):
+            self._said = False
+        elif isinstance(event, holdfast.Disconnected) and not self._said:
+            self._said = True
+            note(f"holdfast: the connection failed and is made again: {event.error.message}")
+
+
 async def print_replay(bus: holdfast.Client, request: ReplayRequest, *, as_json: bool) -> None:
     """Print what the request names, as it comes."""
     write = _printer(as_json)
@@ -83,7 +97,11 @@ async def print_group(bus: holdfast.Client, request: ConsumeRequest, *, as_json:
     write = _printer(as_json)
     left = request.limit
     async with bus.subscribe(
-        list(request.topics), request.group, initial=_initial(request.start), name=request.name or None
+        list(request.topics),
+        request.group,
+        initial=_initial(request.start),
+        name=request.name or None,
+        on_event=Outages().on_event,
     ) as subscription:
         _say_waiting(request.group)
         records = aiter(subscription)

@@ -288,6 +288,7 @@ def test_up_and_down(holdfast: Holdfast, tmp_path: Path) -> None:
         pids = {broker["node_id"]: broker["pid"] for broker in started["brokers"]}
         endpoints = ",".join(broker["address"] for broker in started["brokers"])
         assert _json(holdfast("up", "--port", port, "--json"))["started"] == []
+        assert f"export HOLDFAST_ENDPOINTS={endpoints}" in holdfast("up", "--port", port).stdout
 
         holdfast("topic", "create", "t", "-p", "2", "-e", endpoints)
         holdfast("publish", "t", "kept", "-e", endpoints)

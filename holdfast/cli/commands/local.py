@@ -10,6 +10,7 @@ import typer
 from holdfast.cli.options import Json, Timeout
 
 _DEFAULT_DIRECTORY = Path("holdfast-data/local")
+_DEFAULT_PORT = 7450
 
 Directory = Annotated[
     Path, typer.Option("--dir", metavar="DIR", help="Where the brokers keep data, logs and pid files.")
@@ -21,7 +22,7 @@ def up(
     port: Annotated[
         int,
         typer.Option("--port", min=1, max=65000, help="Of the first broker; the others are 10 and 20 above."),
-    ] = 7450,
+    ] = _DEFAULT_PORT,
     timeout: Timeout = 30.0,
     as_json: Json = False,
 ) -> None:
@@ -47,6 +48,9 @@ def up(
     print_table(["NODE", "ADDRESS", "ROLE", "PID", "LOG"], [[str(v) for v in row.values()] for row in rows])
     if not started.started:
         print("all three were running already")
+    if port != _DEFAULT_PORT:
+        # Elsewhere than where the other commands look by themselves.
+        print(f"export HOLDFAST_ENDPOINTS={','.join(broker.client for broker in brokers.brokers)}")
 
 
 def down(
