@@ -7,6 +7,7 @@ only processes it started; ports are picked free and kept across restarts.
 from __future__ import annotations
 
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -22,6 +23,8 @@ import grpc
 from holdfast.errors import DeadlineExceededError, InternalError
 from holdfast.v1 import cluster_pb2
 
+#: Linux gives outgoing connections ports from 32768 on.
+_PORTS = range(15_000, 32_000)
 _STATUS = "/holdfast.v1.Cluster/GetStatus"
 _DIGEST = "/holdfast.v1.Cluster/GetDigest"
 
@@ -245,12 +248,26 @@ class LocalCluster:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports nobody listens on now."""
-    probes = [socket.socket() for _ in range(count)]
-    try:
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [int(probe.getsockname()[1]) for probe in probes]
-    finally:
-        for probe in probes:
-            probe.close()
+    """Ports nobody listens on now.
+
+    From below the range the system gives to outgoing connections: a port of
+    that range could be taken by one while its broker is down.
+    """
+    found: list[int] = []
+    for port in random.SystemRandom().sample(_PORTS, len(_PORTS)):
+        if is_free(port):
+            found.append(port)
+            if len(found) == count:
+                return found
+    raise InternalError(f"no {count} free ports between {_PORTS.start} and {_PORTS.stop}")
+
+
+def is_free(port: int) -> bool:
+    """True when nobody listens on this port of the loopback address now."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,6 +13,7 @@ from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2_grpc
 from grpc_status import rpc_status
 
+from holdfast.chaos.processes import free_ports
 from holdfast.records import decode_batch, encode_batch
 from holdfast.rpc.broker import Broker
 from holdfast.rpc.settings import make
@@ -97,17 +97,6 @@ async def single(data_dir: Path, **settings: Any) -> AsyncIterator[tuple[Broker,
             yield broker, client
         finally:
             await client.close()
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()
 
 
 @asynccontextmanager

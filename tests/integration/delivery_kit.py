@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -13,6 +12,7 @@ import grpc
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
+from holdfast.chaos.processes import free_ports
 from holdfast.records import Compression, encode_batch
 from holdfast.rpc.broker import Broker
 from holdfast.rpc.settings import make
@@ -88,7 +88,7 @@ _QUIET: dict[str, Any] = {"telemetry": {"enabled": False}}
 @asynccontextmanager
 async def three(path: Path) -> AsyncIterator[list[Node]]:
     """A cluster of three, its leader known to all."""
-    ports = _free_ports(6)
+    ports = free_ports(6)
     members = {
         f"n{i}": {"client": f"127.0.0.1:{ports[2 * i]}", "peer": f"127.0.0.1:{ports[2 * i + 1]}"}
         for i in range(3)
@@ -117,17 +117,6 @@ async def three(path: Path) -> AsyncIterator[list[Node]]:
         for node in nodes:
             stack.push_async_callback(node.close)
         yield nodes
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()
 
 
 async def leader_of(nodes: Iterable[Node]) -> Node:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import random
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -123,6 +124,12 @@ class KnottedContext:
         raise self.ended
 
 
+async def as_stream(items: Iterator[bytes]) -> AsyncIterator[bytes]:
+    for item in items:
+        yield item
+        del item
+
+
 @pytest.mark.parametrize("telemetry", [False, True])
 async def test_a_refused_request_is_let_go_of_at_once(telemetry: bool, tmp_path: Path) -> None:
     """A flood of bad requests must not wait in memory for the cycle collector."""
@@ -144,6 +151,11 @@ async def test_a_refused_request_is_let_go_of_at_once(telemetry: bool, tmp_path:
                 with pytest.raises(grpc.aio.AbortError):
                     await publish(Raw(request.SerializeToString()), context)
                 assert Raw.gone == 1
+            Raw.gone = 0
+            raws = (Raw(request.SerializeToString()) for request in bad)
+            stream = service.publish_stream(as_stream(raws), KnottedContext())  # type: ignore[arg-type]
+            assert len([message async for message in stream]) >= 1
+            assert Raw.gone == len(bad)
         finally:
             gc.enable()
         await client.check()

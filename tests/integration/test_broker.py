@@ -16,12 +16,13 @@ import pytest
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
+from holdfast.chaos.processes import free_ports
 from holdfast.errors import StorageError, UnavailableError
 from holdfast.rpc.broker import Broker
 from holdfast.rpc.settings import make
 from holdfast.v1 import bus_pb2, cluster_pb2, topics_pb2
 
-from .brokers import Client, error_of, free_ports, publish_request, single, three
+from .brokers import Client, error_of, publish_request, single, three
 
 TOPICS = topics_pb2.ListTopicsRequest()
 STATUS = cluster_pb2.GetStatusRequest()

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from holdfast.chaos.processes import LocalCluster, free_ports
+from holdfast.chaos.processes import LocalCluster, free_ports, is_free
 
 Holdfast = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -325,11 +325,6 @@ def _free_block() -> int:
     """A port with the five others that `up` takes free as well."""
     for _ in range(100):
         (port,) = free_ports(1)
-        if port < 65000 and all(_is_free(port + step) for step in (1, 10, 11, 20, 21)):
+        if port < 65000 and all(is_free(port + step) for step in (1, 10, 11, 20, 21)):
             return port
     raise AssertionError("no free ports")
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) != 0

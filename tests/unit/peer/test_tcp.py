@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from holdfast.chaos.processes import free_ports
 from holdfast.cluster.ports import PeerConnected, PeerDisconnected, PeerMessage, TransportEvent
 from holdfast.errors import PortInUseError
 from holdfast.rpc.peer.framing import encode_frame
@@ -19,12 +20,6 @@ class SystemClock:
 
     def wall_us(self) -> int:
         return time.time_ns() // 1000
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Node:
@@ -57,7 +52,7 @@ def message(text: bytes) -> peer_pb2.PeerFrame:
 
 @pytest.fixture
 def pair() -> Iterator[tuple[Node, Node]]:
-    ports = {"a": free_port(), "b": free_port()}
+    ports = dict(zip("ab", free_ports(2), strict=True))
     a, b = Node("a", ports), Node("b", ports)
     pump([a, b], lambda: bool(a.seen and b.seen))
     yield a, b
@@ -96,7 +91,7 @@ def test_a_dead_peer_is_reported_as_gone_and_redialled(pair: tuple[Node, Node]) 
 
 
 def test_backlog_is_bounded_and_overflow_is_dropped() -> None:
-    ports = {"a": free_port(), "b": free_port()}
+    ports = dict(zip("ab", free_ports(2), strict=True))
     a, b = Node("a", ports, max_backlog_bytes=1 << 20), Node("b", ports)
     pump([a, b], lambda: bool(a.seen and b.seen))
     sent = [a.transport.send("b", message(b"x" * 500_000)) for _ in range(60)]

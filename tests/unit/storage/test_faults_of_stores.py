@@ -164,6 +164,34 @@ def test_a_full_disk_costs_a_staged_snapshot_and_no_more(tmp_path: Path) -> None
     assert done.returncode == 7, done.stderr
 
 
+DISK_TAKEN = """
+import resource, sys
+from pathlib import Path
+from holdfast.storage.identity import open_store
+from holdfast.storage.port import Table
+
+store = open_store(Path(sys.argv[1]), "c", "n1", 1 << 30, map_size=1 << 30)
+# The disk is full from here: no file may grow by a byte.
+size = (store.path / "data.mdb").stat().st_size
+resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+for number in range(100):
+    store.writer().put(Table.GROUPS, b"%03d" % number, bytes(3000))
+    store.commit()
+store.close()
+raise SystemExit(7)
+"""
+
+
+def test_what_must_be_written_can_be_when_others_have_filled_the_disk(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", DISK_TAKEN, str(tmp_path / "data")],
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 7, done.stderr
+
+
 KILLED = """
 import os, sys
 from pathlib import Path
