@@ -70,15 +70,16 @@ async def abort(context: grpc.aio.ServicerContext[Any, Any], error: Exception) -
     """
     if not isinstance(error, HoldfastError):
         logger.error("a call failed unexpectedly", exc_info=error)
-        _let_go(error)
+        let_go(error)
         error = InternalError("internal error; the broker's log says more")
-    _let_go(error)
+    let_go(error)
     status = to_status(error)
     await context.abort(status_code(error), status.message, ((_DETAILS_KEY, status.SerializeToString()),))
     raise AssertionError("abort returned")  # it always raises
 
 
-def _let_go(error: BaseException) -> None:
+def let_go(error: BaseException) -> None:
+    """Forget where the error was raised: its frames hold the request, and often the error itself."""
     linked: BaseException | None = error
     while linked is not None and linked.__traceback__ is not None:
         trace, linked.__traceback__ = linked.__traceback__, None

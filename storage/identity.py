@@ -15,6 +15,9 @@ from holdfast.storage.port import Reader, Table, Writer
 FORMAT_VERSION = 1
 
 
+#: Kept on the disk beyond the data: many commits without records.
+AHEAD_BYTES = 16 << 20
+
 _FORMAT = b"format"
 _CLUSTER = b"cluster"
 _NODE = b"node"
@@ -99,7 +102,13 @@ def open_store(
         path = directory.current()
         if path is None:
             path = _begin(directory, cluster_id, node_id, map_size)
-        store = LmdbStore(path, quota_bytes=quota_bytes, map_size=map_size, housing=directory)
+        store = LmdbStore(
+            path,
+            quota_bytes=quota_bytes,
+            map_size=map_size,
+            housing=directory,
+            ahead_bytes=min(AHEAD_BYTES, quota_bytes // 8),
+        )
     except BaseException:
         directory.closed()
         raise

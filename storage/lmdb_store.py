@@ -8,6 +8,7 @@ copied, because LMDB's buffers die with the transaction.
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import threading
 from collections.abc import Iterator
@@ -20,6 +21,8 @@ import lmdb
 from holdfast.errors import ClosedError, StorageError, StorageFullError
 from holdfast.storage.environment import Database, Environment
 from holdfast.storage.port import MAX_KEY_BYTES, Reader, Staged, Table, Usage, Writer
+
+logger = logging.getLogger(__name__)
 
 #: Address space, not disk or memory; set once, because it cannot grow under readers.
 DEFAULT_MAP_SIZE = 1 << 40
@@ -340,6 +343,8 @@ class LmdbStore:
         quota_bytes: bound on pages in use that ``usage`` reports.
         map_size: address space for the map, above any quota; fixed while open.
         housing: gives snapshots a place; without it ``stage`` raises StorageError.
+        ahead_bytes: disk taken beyond the end of the data, so that what must be
+            written still can be when others have filled the disk; 0: none.
 
     Raises:
         StorageError: the environment cannot be opened.
@@ -352,13 +357,17 @@ class LmdbStore:
         quota_bytes: int,
         map_size: int = DEFAULT_MAP_SIZE,
         housing: Housing | None = None,
+        ahead_bytes: int = 0,
     ) -> None:
         self._quota = quota_bytes
         self._map_size = map_size
         self._housing = housing or Housing()
         self._side = WriteSide(Environment(path, map_size))
         self._closed = False
+        self._ahead = ahead_bytes
+        self._reserved_to = 0
         self._removers: list[threading.Thread] = []
+        self._reserve_ahead()
 
     @property
     def path(self) -> Path:
@@ -384,7 +393,10 @@ class LmdbStore:
     def commit(self) -> None:
         if self._closed:
             raise ClosedError("the store is closed")
+        dirty = self._side.dirty
         self._side.commit()
+        if dirty:
+            self._reserve_ahead()
 
     def abort(self) -> None:
         self._side.abort()
@@ -428,6 +440,26 @@ class LmdbStore:
                 raise ClosedError("the store is closed")
             # A snapshot took over between the two lines above: enter that one.
 
+    def _reserve_ahead(self) -> None:
+        """Terms, votes, deletions and acks go on being written when the disk is full to the last byte."""
+        environment = self._side.environment
+        extent = (environment.env.info()["last_pgno"] + 1) * environment.page_size
+        if not self._ahead or extent + self._ahead // 2 <= self._reserved_to:
+            return
+        try:
+            file = os.open(environment.path / "data.mdb", os.O_RDWR | os.O_CLOEXEC)
+            try:
+                os.posix_fallocate(file, extent, self._ahead)
+            finally:
+                os.close(file)
+        except OSError as error:
+            # Without it the store works as well, until the disk is full.
+            logger.debug("no room reserved beyond the data: %s", error)
+            # Not with every commit: again when about as much has been written.
+            self._reserved_to = extent + self._ahead // 2 + (1 << 20)
+        else:
+            self._reserved_to = extent + self._ahead
+
     def _disk_free(self) -> int:
         # Not remembered: a fast writer fills what was free a moment ago.
         stat = os.statvfs(self.path)
@@ -451,6 +483,7 @@ class LmdbStore:
         side.in_use()
         old = self._side.environment
         self._side = side
+        self._reserved_to = 0
         old.retire(lambda: self._remove_later(old.path))
 
     def _remove_later(self, path: Path) -> None:

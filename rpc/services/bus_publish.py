@@ -23,7 +23,7 @@ from holdfast.rpc.events import PublishHandled
 from holdfast.rpc.services.publish_request import Prepared, PublishEncoder, add_positions, parse_publish
 from holdfast.rpc.services.topic_cache import TopicCache
 from holdfast.rpc.settings import Limits
-from holdfast.rpc.status import abort, invalid, to_wire
+from holdfast.rpc.status import abort, invalid, let_go, to_wire
 from holdfast.v1 import bus_pb2
 
 Context = grpc.aio.ServicerContext[bytes, bytes]
@@ -173,6 +173,7 @@ class PublishService:
                     entry.topic = request.topic
                     await self._start(request, entry)
                 except HoldfastError as error:
+                    let_go(error)
                     entry.error = error
                 except BaseException:
                     self._admission.leave(size)
@@ -309,6 +310,7 @@ def _fill(result: bus_pb2.PublishResult, entry: _InFlight) -> None:
             result.response.CopyFrom(_response(entry.future.result(), entry.spread))
             return
         except HoldfastError as refused:
+            let_go(refused)
             error = refused
     result.error.CopyFrom(to_wire(error or invalid("request", "not answered")))
 
