@@ -72,7 +72,7 @@ class AckWindow:
         if first > self.committed:
             self._acked.add(first, end)
             return False
-        self.committed = self._acked.take_prefix(end)
+        self._advance(end)
         return True
 
     def rewind(self) -> None:
@@ -81,8 +81,13 @@ class AckWindow:
 
     def skip_to(self, offset: int) -> bool:
         """Retention removed everything below ``offset``; True when the prefix moved."""
-        self.next_offset = max(self.next_offset, offset)
         if offset <= self.committed:
             return False
-        self.committed = self._acked.take_prefix(offset)
+        self._advance(offset)
         return True
+
+    def _advance(self, end: int) -> None:
+        # After a rewind the prefix may grow past what was handed out again: acks
+        # of the owner before lie above. Those records are not handed out again.
+        self.committed = self._acked.take_prefix(end)
+        self.next_offset = max(self.next_offset, self.committed)

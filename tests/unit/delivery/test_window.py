@@ -49,6 +49,7 @@ class WindowAgainstSets(RuleBasedStateMachine):
         before = self.committed
         if first >= self.base and last < self.next:
             self.acked |= set(range(first, last + 1))
+            self.next = max(self.next, self.committed)
             assert self.window.ack(first, last) == (self.committed != before)
         else:
             with pytest.raises(NotDeliveredError):
@@ -64,14 +65,14 @@ class WindowAgainstSets(RuleBasedStateMachine):
         offset = max(self.committed + ahead, 0)
         before = self.committed
         self.acked |= set(range(self.start, offset))
-        self.next = max(self.next, offset)
+        self.next = max(self.next, self.committed)
         assert self.window.skip_to(offset) == (self.committed != before)
 
     @invariant()
     def agrees(self) -> None:
         assert self.window.committed == self.committed
         assert self.window.next_offset == self.next
-        assert self.window.outstanding == self.next - self.committed
+        assert self.window.outstanding == self.next - self.committed >= 0
         above = {offset for offset in self.acked if offset > self.committed}
         runs = sum(1 for offset in above if offset - 1 not in above)
         assert self.window.gaps == runs
@@ -119,3 +120,25 @@ def test_ranges_hold_what_was_added() -> None:
     assert [offset for offset in range(14) if offset in ranges] == [1, 2, 3, 4, 5, 6, 9, 10, 11]
     with pytest.raises(ValueError, match="empty"):
         ranges.add(3, 3)
+
+
+def rewound_after_ack_of(offset: int) -> AckWindow:
+    window = AckWindow(5)
+    window.deliver(8)
+    window.ack(offset, 7)
+    window.rewind()
+    return window
+
+
+def test_what_an_earlier_owner_acked_is_not_handed_out_again_after_the_gap_closes() -> None:
+    window = rewound_after_ack_of(6)
+    assert window.span() == (5, 6)
+    window.deliver(6)
+    assert window.ack(5, 5)
+    assert (window.committed, window.next_offset, window.span()) == (8, 8, (8, None))
+
+
+def test_nor_after_retention_closes_it() -> None:
+    window = rewound_after_ack_of(6)
+    assert window.skip_to(6)
+    assert (window.committed, window.outstanding, window.span()) == (8, 0, (8, None))
