@@ -101,11 +101,6 @@ class BrokerProcess:
                 return int(line.split()[1])
         raise InternalError("this system does not report written bytes")
 
-    def cpu_seconds(self) -> float:
-        """User and system time of this run of the process (Linux)."""
-        fields = Path(f"/proc/{self.pid}/stat").read_text().rsplit(")", 1)[1].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
     def _signal(self, number: signal.Signals) -> None:
         if self._process is not None and self._process.poll() is None:
             self._process.send_signal(number)

@@ -16,11 +16,3 @@ class PublishHandled:
     reason: str  # the error's; empty: acknowledged
     log_index: int  # 0 with an error
     traceparent: str = ""  # W3C, as the caller sent it; empty: none
-
-
-@dataclass(frozen=True, slots=True)
-class CallRefused:
-    """A call was refused before it reached the engine; ``reason`` is the error's."""
-
-    method: str
-    reason: str

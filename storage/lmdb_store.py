@@ -442,9 +442,11 @@ class LmdbStore:
 
     def _reserve_ahead(self) -> None:
         """Terms, votes, deletions and acks go on being written when the disk is full to the last byte."""
+        if not self._ahead:
+            return
         environment = self._side.environment
         extent = (environment.env.info()["last_pgno"] + 1) * environment.page_size
-        if not self._ahead or extent + self._ahead // 2 <= self._reserved_to:
+        if extent + self._ahead // 2 <= self._reserved_to:
             return
         try:
             file = os.open(environment.path / "data.mdb", os.O_RDWR | os.O_CLOEXEC)

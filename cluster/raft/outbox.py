@@ -38,10 +38,6 @@ class Outbox:
             self._last_ack.pop(node_id, None)
         self._held.append((node_id, frame))
 
-    @property
-    def holding(self) -> bool:
-        return bool(self._held)
-
     def release(self, term: int) -> None:
         """The commit is done: send what was held, except what a newer term has overtaken."""
         if not self._held:

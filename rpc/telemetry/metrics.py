@@ -108,7 +108,6 @@ def handlers(meter: Meter) -> dict[type, Handler]:
 
     return {
         rpc.PublishHandled: on_publish,
-        rpc.CallRefused: lambda e: rejections.add(1, {"call": e.method, "reason": e.reason}),
         engine.ProposalTimings: on_entry,
         engine.TurnCompleted: on_turn,
         engine.ProposalRejected: lambda e: rejections.add(1, {"call": "propose", "reason": e.reason}),
