@@ -1,0 +1,1 @@
+"""Judges histories: what was promised to clients against what the log holds."""
