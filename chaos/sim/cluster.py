@@ -15,7 +15,7 @@ from holdfast.cluster import events as engine_events
 from holdfast.cluster.engine import Engine, EngineSettings
 from holdfast.cluster.raft.core import AppliedLike, MachineLike
 from holdfast.cluster.raft.cures import ALL, Cures
-from holdfast.cluster.results import Completed, Progress, Role
+from holdfast.cluster.results import Completed, Progress, ResultSink, Role
 from holdfast.errors import HoldfastError
 from holdfast.storage.memory_store import MemoryStore
 from holdfast.storage.port import Writer
@@ -105,6 +105,10 @@ class SimNode:
     events: list[object] = field(default_factory=list)
     failure: BaseException | None = None
     paused: bool = False
+    #: Where the engine's results go besides; None: every token is a SimCall.
+    sink: ResultSink | None = None
+    #: Told when the node's process dies, after its engine is gone.
+    on_crash: Callable[[], None] | None = None
 
     @property
     def up(self) -> bool:
@@ -113,6 +117,9 @@ class SimNode:
     def deliver(self, completed: Sequence[Completed], progress: Progress) -> None:
         """The engine's result sink."""
         self.progress = progress
+        if self.sink is not None:
+            self.sink.deliver(completed, progress)
+            return
         for done in completed:
             call = done.token
             assert isinstance(call, SimCall)
@@ -159,6 +166,8 @@ class SimCluster:
         self.network = SimNetwork(self.world, self.ids)
         self.calls: list[SimCall] = []
         self.steps = 0
+        #: Runs what is ready on an event loop in virtual time, after each moment's turns.
+        self.run_ready: Callable[[], int] | None = None
         #: Nodes that have crashed at least once.
         self.crashed: set[str] = set()
         self.barriers: list[SimCall] = []
@@ -212,6 +221,8 @@ class SimCluster:
         node.store.power_cut()
         self.crashed.add(node_id)
         self.network.detach(node_id)
+        if node.on_crash is not None:
+            node.on_crash()
 
     def restart(self, node_id: str) -> SimNode:
         self.crash(node_id)
@@ -298,6 +309,8 @@ class SimCluster:
             node = self.nodes[node_id]
             if node.engine is not None and (wake <= world.now or self._has_mail(node)):
                 self._turn(node)
+        if self.run_ready is not None:
+            self.run_ready()
         self.steps += 1
         return True
 
