@@ -6,8 +6,8 @@ import hashlib
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
+from holdfast.chaos.sim.disk import PowerCut, SimStore
 from holdfast.chaos.sim.machine import LedgerMachine, record_op
 from holdfast.chaos.sim.network import SimNetwork, SimTransport
 from holdfast.chaos.sim.world import NodeClock, World
@@ -17,16 +17,11 @@ from holdfast.cluster.raft.core import AppliedLike, MachineLike
 from holdfast.cluster.raft.cures import ALL, Cures
 from holdfast.cluster.results import Completed, Progress, ResultSink, Role
 from holdfast.errors import HoldfastError
-from holdfast.storage.memory_store import MemoryStore
 from holdfast.storage.port import Writer
 
 
 class Divergence(AssertionError):
     """A safety property does not hold; the message carries the seed."""
-
-
-class PowerCut(BaseException):
-    """Raised inside a commit: the node loses power there."""
 
 
 @dataclass
@@ -48,31 +43,6 @@ class SimCall:
     @property
     def error(self) -> HoldfastError | None:
         return None if self.done is None else self.done.error
-
-
-class SimStore(MemoryStore):
-    """A memory store whose commits take time and may be where the power goes."""
-
-    def __init__(self, clock: NodeClock, rng: random.Random) -> None:
-        super().__init__()
-        self.sim_clock = clock
-        self.sim_rng = rng
-        self.fsync = (0.0002, 0.0006)
-        self.commits = 0
-        self.power: Literal["on", "cut_before", "cut_after"] = "on"
-
-    def commit(self) -> None:
-        if not self.dirty:
-            super().commit()
-            return
-        if self.power == "cut_before":
-            raise PowerCut
-        super().commit()
-        self.commits += 1
-        low, high = self.fsync
-        self.sim_clock.lag += low + (high - low) * self.sim_rng.random()
-        if self.power == "cut_after":
-            raise PowerCut
 
 
 class _Checked:

@@ -11,35 +11,64 @@ class World:
     """The clock of a simulation, its one source of randomness, and its calendar."""
 
     def __init__(self, seed: int) -> None:
+        self.seed = seed
         self.now = 1000.0
         self.rng = random.Random(seed)
         self._calendar: list[tuple[float, int, Callable[[], None]]] = []
         self._sequence = 0
 
+    def stream(self, name: str) -> random.Random:
+        """A generator of its own for one purpose, so that draws for one do not move those of another."""
+        return random.Random(f"{self.seed}/{name}")
+
     def at(self, when: float, action: Callable[[], None]) -> None:
         """Run ``action`` at ``when``; those of one moment in the order scheduled."""
         self._sequence += 1
-        heapq.heappush(self._calendar, (max(when, self.now), self._sequence, action))
+        heapq.heappush(self._calendar, (when if when > self.now else self.now, self._sequence, action))
 
     def next_time(self) -> float:
         return self._calendar[0][0] if self._calendar else float("inf")
 
-    def run_due(self) -> None:
-        while self._calendar and self._calendar[0][0] <= self.now:
-            heapq.heappop(self._calendar)[2]()
+    def run_due(self) -> bool:
+        """Run what is due; True when anything was."""
+        calendar, now = self._calendar, self.now
+        if not calendar or calendar[0][0] > now:
+            return False
+        while calendar and calendar[0][0] <= now:
+            heapq.heappop(calendar)[2]()
+        return True
 
 
 class NodeClock:
-    """The clock of one node: the world's, with a wall clock that may be wrong."""
+    """The clock of one node: it may run fast or slow, and its wall clock may be wrong."""
 
     def __init__(self, world: World) -> None:
         self._world = world
         #: Time the node has used up within its present turn (fsyncs), seconds.
         self.lag = 0.0
+        #: What its wall clock is wrong by, microseconds.
         self.wall_skew_us = 0
+        self._rate = 1.0
+        self._from = world.now
+        self._base = world.now
 
     def monotonic(self) -> float:
-        return self._world.now + self.lag
+        return self._base + (self._world.now + self.lag - self._from) * self._rate
 
     def wall_us(self) -> int:
         return 1_700_000_000_000_000 + int(self.monotonic() * 1_000_000) + self.wall_skew_us
+
+    def world_time(self, monotonic: float) -> float:
+        """When this clock shows ``monotonic``, in the world's time."""
+        return self._from + (monotonic - self._base) / self._rate
+
+    @property
+    def rate(self) -> float:
+        """Its seconds per second of the world."""
+        return self._rate
+
+    def run_at(self, rate: float) -> None:
+        """Drift: from now on ``rate`` of its seconds pass in one of the world's."""
+        self._base += (self._world.now - self._from) * self._rate
+        self._from = self._world.now
+        self._rate = rate
