@@ -6,6 +6,7 @@ import hashlib
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from holdfast.chaos.sim.disk import PowerCut, SimStore
 from holdfast.chaos.sim.machine import LedgerMachine, record_op
@@ -45,6 +46,22 @@ class SimCall:
         return None if self.done is None else self.done.error
 
 
+class Watch(Protocol):
+    """Told of everything that happens to nodes."""
+
+    def applying(self, node: SimNode, index: int, entry: bytes) -> None: ...
+
+    def event(self, node: SimNode, event: object) -> None: ...
+
+    def turned(self, node: SimNode) -> None:
+        """A turn is over; the node may have died in it."""
+        ...
+
+    def started(self, node: SimNode) -> None: ...
+
+    def crashed(self, node: SimNode) -> None: ...
+
+
 class _Checked:
     """A state machine whose every step is compared with what other replicas did."""
 
@@ -53,7 +70,11 @@ class _Checked:
         self._node = node
 
     def apply(self, w: Writer, index: int, entry: bytes) -> AppliedLike:
-        self._node.cluster.check_applied(self._node.node_id, index, entry)
+        cluster = self._node.cluster
+        if cluster.watch is not None:
+            cluster.watch.applying(self._node, index, entry)
+        else:
+            cluster.check_applied(self._node.node_id, index, entry)
         return self._inner.apply(w, index, entry)
 
     def reset(self) -> None:
@@ -80,9 +101,25 @@ class SimNode:
     #: Told when the node's process dies, after its engine is gone.
     on_crash: Callable[[], None] | None = None
 
+    #: Its next turn is to be computed anew: it has turned, or was asked something.
+    touched: bool = True
+    _next_turn: float = 0.0
+
     @property
     def up(self) -> bool:
         return self.engine is not None
+
+    def next_turn(self) -> float:
+        """When it has something to do next, in the world's time."""
+        engine, transport = self.engine, self.transport
+        assert engine is not None
+        assert transport is not None
+        if self.touched:
+            self.touched = False
+            clock = self.clock
+            self._next_turn = clock.world_time(engine.next_wakeup(clock.monotonic()))
+        wake = self.cluster.world.now if transport.inbox else self._next_turn
+        return wake if wake > self.busy_until else self.busy_until
 
     def deliver(self, completed: Sequence[Completed], progress: Progress) -> None:
         """The engine's result sink."""
@@ -138,6 +175,8 @@ class SimCluster:
         self.steps = 0
         #: Runs what is ready on an event loop in virtual time, after each moment's turns.
         self.run_ready: Callable[[], int] | None = None
+        #: Judges instead of the checks built in here.
+        self.watch: Watch | None = None
         #: Nodes that have crashed at least once.
         self.crashed: set[str] = set()
         self.barriers: list[SimCall] = []
@@ -178,6 +217,10 @@ class SimCluster:
             cures=self.cures,
         )
         node.engine.start()
+        node.touched = True
+        node.busy_until = 0.0
+        if self.watch is not None:
+            self.watch.started(node)
         return node
 
     def crash(self, node_id: str) -> None:
@@ -193,6 +236,8 @@ class SimCluster:
         self.network.detach(node_id)
         if node.on_crash is not None:
             node.on_crash()
+        if self.watch is not None:
+            self.watch.crashed(node)
 
     def restart(self, node_id: str) -> SimNode:
         self.crash(node_id)
@@ -254,18 +299,12 @@ class SimCluster:
         """Go to the next moment at which something happens; False when that is past ``limit``."""
         world = self.world
         soonest = world.next_time()
-        wakes: dict[str, float] = {}
-        for node in self.nodes.values():
-            if node.engine is None or node.paused:
-                continue
-            if node.transport is not None and node.transport.inbox:
-                wake = world.now
-            else:
-                wake = node.engine.next_wakeup(world.now)
-            wakes[node.node_id] = wake = max(wake, node.busy_until)
+        due: list[SimNode] = []
+        for node in self._running():
+            wake = node.next_turn()
             soonest = min(soonest, wake)
         if soonest > limit:
-            world.now = limit
+            world.now = max(world.now, limit)
             return False
         if soonest > world.now:
             world.now = soonest
@@ -275,23 +314,25 @@ class SimCluster:
             if self._still > 10_000:
                 raise Divergence(f"time stands still at {world.now} (seed {self.seed})")
         world.run_due()
-        for node_id, wake in wakes.items():
-            node = self.nodes[node_id]
-            if node.engine is not None and (wake <= world.now or self._has_mail(node)):
-                self._turn(node)
-        if self.run_ready is not None:
-            self.run_ready()
+        now = world.now
+        due = [node for node in self._running() if node.next_turn() <= now]
+        for node in due:
+            self._turn(node)
+        if self.run_ready is not None and self.run_ready():
+            for node in self.nodes.values():
+                node.touched = True
         self.steps += 1
         return True
 
-    def _has_mail(self, node: SimNode) -> bool:
-        return bool(node.transport and node.transport.inbox) and node.busy_until <= self.world.now
+    def _running(self) -> list[SimNode]:
+        return [node for node in self.nodes.values() if node.engine is not None and not node.paused]
 
     def _turn(self, node: SimNode) -> None:
         engine = node.engine
         if engine is None or node.paused:
             return
         node.clock.lag = 0.0
+        node.touched = True
         try:
             engine.turn(0.0)
         except PowerCut:
@@ -301,8 +342,16 @@ class SimCluster:
             self.crash(node.node_id)
         node.busy_until = self.world.now + node.clock.lag
         node.clock.lag = 0.0
+        if self.watch is not None:
+            self.watch.turned(node)
+
+    def _touch(self) -> None:
+        """Somebody may have asked an engine something since it last turned."""
+        for node in self.nodes.values():
+            node.touched = True
 
     def run_for(self, seconds: float) -> None:
+        self._touch()
         limit = self.world.now + seconds
         while self.step(limit):
             pass
@@ -311,6 +360,7 @@ class SimCluster:
         """Run until ``condition`` holds; False when it did not within ``limit`` seconds."""
         end = self.world.now + limit
         while not condition():
+            self._touch()
             if not self.step(end):
                 return condition()
         return True
@@ -363,6 +413,9 @@ class SimCluster:
             )
 
     def _on_event(self, node: SimNode, event: object) -> None:
+        if self.watch is not None:
+            self.watch.event(node, event)
+            return
         node.events.append(event)
         if isinstance(event, engine_events.RoleChanged) and event.role is Role.LEADER:
             known = self._leaders.setdefault(event.term, node.node_id)

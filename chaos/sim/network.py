@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -13,14 +14,39 @@ from holdfast.v1 import peer_pb2
 Tap = Callable[[str, str, peer_pb2.PeerFrame], peer_pb2.PeerFrame | None]
 
 
+#: Frames that an attacker of the transport's promise may deliver twice; forwarded requests are
+#: not among them, because only the transport keeps those from happening twice.
+_GHOSTLY = frozenset(
+    {
+        "append",
+        "append_reply",
+        "vote_request",
+        "vote_reply",
+        "snapshot_chunk",
+        "snapshot_reply",
+        "timeout_now",
+    }
+)
+_KEPT = 64
+
+
 @dataclass
 class _Link:
-    """One direction between two nodes."""
+    """One direction between two nodes.
+
+    Attributes:
+        blocked: nothing passes in this direction, and nobody notices.
+        latency: seconds, uniform; None: as the network's.
+        kept: the latest frames that were sent, for ``SimNetwork.haunt``.
+    """
 
     epoch: int = 0
     up: bool = False
     silent: bool = False
+    blocked: bool = False
     last_arrival: float = 0.0
+    latency: tuple[float, float] | None = None
+    kept: deque[bytes] = field(default_factory=lambda: deque(maxlen=_KEPT))
 
 
 class SimNetwork:
@@ -34,8 +60,11 @@ class SimNetwork:
         #: Bytes per second and direction; None: as fast as the latency.
         self.bandwidth: float | None = None
         self.taps: list[Tap] = []
+        #: Keep what was sent, so that ``haunt`` has something to deliver again.
+        self.keep_frames = False
         self.frames_sent = 0
         self.bytes_sent = 0
+        self._rng = world.stream("network")
         self._links = {(a, b): _Link() for a in node_ids for b in node_ids if a != b}
         self._cuts: set[frozenset[str]] = set()
         self._transports: dict[str, SimTransport] = {}
@@ -63,7 +92,7 @@ class SimNetwork:
             if other == node_id or not self._links[node_id, other].up:
                 continue
             link = self._links[node_id, other]
-            if self.world.rng.random() < 0.5:
+            if self._rng.random() < 0.5:
                 self._disconnect(node_id, other, refused=True)
             else:
                 self.world.at(link.last_arrival, self._end_of_stream(node_id, other, link.epoch))
@@ -94,11 +123,38 @@ class SimNetwork:
         if notice_after is not None:
             self.world.at(self.world.now + notice_after, notice)
 
+    def block(self, sender: str, receiver: str) -> None:
+        """Nothing passes in this one direction; neither side is told."""
+        self._links[sender, receiver].blocked = True
+
+    def unblock(self, sender: str, receiver: str) -> None:
+        self._links[sender, receiver].blocked = False
+
+    def slow_down(self, a: str, b: str, latency: tuple[float, float] | None) -> None:
+        """Both directions between two nodes take this long, seconds; None: as all others."""
+        self._links[a, b].latency = self._links[b, a].latency = latency
+
+    def haunt(self, sender: str, receiver: str, frames: int) -> int:
+        """Deliver again up to ``frames`` of the latest frames, in order, as if the link had kept them.
+
+        The real transport fences a connection that was replaced; the engine must not
+        depend on it. Returns how many.
+        """
+        link = self._links[sender, receiver]
+        if not link.up or receiver not in self._transports:
+            return 0
+        ghosts = list(link.kept)[-frames:]
+        for data in ghosts:
+            frame = peer_pb2.PeerFrame.FromString(data)
+            self._transports[receiver].push(PeerMessage(sender, frame))
+        return len(ghosts)
+
     def heal(self, a: str, b: str) -> None:
         """The cut is over: a link that was noticed dead is made anew, another goes on (with a gap)."""
         self._cuts.discard(frozenset((a, b)))
         for one, two in ((a, b), (b, a)):
             self._links[one, two].silent = False
+            self._links[one, two].blocked = False
         self._connect(a, b)
 
     def reconnect(self, a: str, b: str, *, refused: bool = False) -> None:
@@ -133,6 +189,7 @@ class SimNetwork:
             link.up = True
             link.silent = False
             link.epoch += 1
+            link.last_arrival = 0.0
             self._transports[two].push(PeerConnected(one, f"{one}.client:1"))
 
     def _disconnect(self, a: str, b: str, *, refused: bool) -> None:
@@ -153,16 +210,18 @@ class SimNetwork:
             if carried is None:
                 return True
             carried = tap(sender, receiver, carried)
-        if carried is None or link.silent:
+        if carried is None or link.silent or link.blocked:
             return True
-        rng = self.world.rng
+        rng = self._rng
         if self.loss and rng.random() < self.loss:
             return True
         # As bytes: nodes share no objects.
         data = carried.SerializeToString()
         self.frames_sent += 1
         self.bytes_sent += len(data)
-        low, high = self.latency
+        if self.keep_frames and carried.WhichOneof("body") in _GHOSTLY:
+            link.kept.append(data)
+        low, high = link.latency or self.latency
         start = max(when, link.last_arrival - high) if self.bandwidth else when
         arrival = start + low + (high - low) * rng.random()
         if self.bandwidth:
@@ -203,7 +262,7 @@ class SimTransport:
     def send(self, node_id: str, frame: peer_pb2.PeerFrame) -> bool:
         if self.closed:
             return False
-        return self.network.send(self.node_id, node_id, frame, self.clock.monotonic())
+        return self.network.send(self.node_id, node_id, frame, self.network.world.now + self.clock.lag)
 
     def backlog(self, node_id: str) -> int:
         return 0
