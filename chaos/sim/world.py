@@ -5,6 +5,10 @@ from __future__ import annotations
 import heapq
 import random
 from collections.abc import Callable
+from typing import Any
+
+#: Something scheduled: when, its number, and what to do (None: not any more).
+Entry = list[Any]
 
 
 class World:
@@ -14,20 +18,30 @@ class World:
         self.seed = seed
         self.now = 1000.0
         self.rng = random.Random(seed)
-        self._calendar: list[tuple[float, int, Callable[[], None]]] = []
+        self._calendar: list[Entry] = []
         self._sequence = 0
 
     def stream(self, name: str) -> random.Random:
         """A generator of its own for one purpose, so that draws for one do not move those of another."""
         return random.Random(f"{self.seed}/{name}")
 
-    def at(self, when: float, action: Callable[[], None]) -> None:
-        """Run ``action`` at ``when``; those of one moment in the order scheduled."""
+    def at(self, when: float, action: Callable[[], object]) -> Entry:
+        """Run ``action`` at ``when``; those of one moment in the order scheduled. See ``cancel``."""
         self._sequence += 1
-        heapq.heappush(self._calendar, (when if when > self.now else self.now, self._sequence, action))
+        entry = [when if when > self.now else self.now, self._sequence, action]
+        heapq.heappush(self._calendar, entry)
+        return entry
+
+    @staticmethod
+    def cancel(entry: Entry) -> None:
+        """Forget something scheduled; of no effect when it has run."""
+        entry[2] = None
 
     def next_time(self) -> float:
-        return self._calendar[0][0] if self._calendar else float("inf")
+        calendar = self._calendar
+        while calendar and calendar[0][2] is None:
+            heapq.heappop(calendar)
+        return calendar[0][0] if calendar else float("inf")  # type: ignore[no-any-return]
 
     def run_due(self) -> bool:
         """Run what is due; True when anything was."""
@@ -35,7 +49,9 @@ class World:
         if not calendar or calendar[0][0] > now:
             return False
         while calendar and calendar[0][0] <= now:
-            heapq.heappop(calendar)[2]()
+            action = heapq.heappop(calendar)[2]
+            if action is not None:
+                action()
         return True
 
 
