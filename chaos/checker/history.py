@@ -80,6 +80,8 @@ class Assigned(msgspec.Struct, tag=True, gc=False):
     """A group member was given a partition, to start at an offset.
 
     ``session``: one subscription stream; a reconnect makes a new one.
+    ``initial``: where the group begins without an offset, where known; "earliest" lets the
+    checker ask for the very first record too.
     """
 
     client: str
@@ -90,6 +92,7 @@ class Assigned(msgspec.Struct, tag=True, gc=False):
     partition: int
     start_offset: int
     at: float
+    initial: str = ""
 
 
 class Delivered(msgspec.Struct, tag=True, gc=False):
@@ -147,7 +150,10 @@ class OffsetRead(msgspec.Struct, tag=True, gc=False):
 
 
 class TopicChange(msgspec.Struct, tag=True, gc=False):
-    """A topic was created, updated or deleted."""
+    """A topic was created, updated or deleted.
+
+    ``keeps_all``: no retention was asked for, so that nothing may ever be trimmed.
+    """
 
     client: str
     kind: str  # create, update, delete
@@ -157,6 +163,7 @@ class TopicChange(msgspec.Struct, tag=True, gc=False):
     ended: float | None = None
     outcome: Outcome = Outcome.UNKNOWN
     error: str = ""
+    keeps_all: bool = False
 
 
 class Replica(msgspec.Struct, tag=True, gc=False):
