@@ -11,8 +11,10 @@ from holdfast.storage.lmdb_store import DEFAULT_MAP_SIZE, LmdbStore
 from holdfast.storage.port import Reader, Table, Writer
 
 #: The layout of every table. Raised when an older program could not read what
-#: a newer one writes; there is no older layout yet, so nothing to migrate.
-FORMAT_VERSION = 1
+#: a newer one writes. 2: small rows carry a seal (``seal.py``), index rows a hash of their batch.
+FORMAT_VERSION = 2
+#: Migrated when it is opened.
+_BEFORE_SEALS = 1
 
 
 #: Kept on the disk beyond the data: many commits without records.
@@ -50,7 +52,10 @@ def check_identity(r: Reader, cluster_id: str, node_id: str, where: str) -> None
     Raises:
         DataDirectoryError: another format, cluster or node; says what to do.
     """
-    found = read_identity(r)
+    _check(read_identity(r), cluster_id, node_id, where)
+
+
+def _check(found: tuple[int, str, str] | None, cluster_id: str, node_id: str, where: str) -> None:
     if found is None:
         raise DataDirectoryError(
             f"{where} holds no Holdfast identity; give the broker an empty directory, "
@@ -113,8 +118,10 @@ def open_store(
         directory.closed()
         raise
     try:
+        where = f"the data directory {data_dir}"
+        _migrate(store, cluster_id, node_id, where)
         with store.read() as r:
-            check_identity(r, cluster_id, node_id, f"the data directory {data_dir}")
+            check_identity(r, cluster_id, node_id, where)
         directory.tidy()
     except BaseException:
         store.close()
@@ -145,6 +152,23 @@ def _begin(directory: DataDirectory, cluster_id: str, node_id: str, map_size: in
         store.close()
     directory.switch(path)
     return path
+
+
+def _migrate(store: LmdbStore, cluster_id: str, node_id: str, where: str) -> None:
+    """Bring format 1 to format 2, in one transaction: a crash leaves the one or the other."""
+    version = store.stored(Table.META, _FORMAT)
+    if version is None or len(version) != _U32.size:
+        return  # not set up, or sealed: checked when it is read
+    cluster = store.stored(Table.META, _CLUSTER) or b""
+    node = store.stored(Table.META, _NODE) or b""
+    found = _U32.unpack(version)[0]
+    if found == _BEFORE_SEALS:
+        _check((FORMAT_VERSION, cluster.decode(), node.decode()), cluster_id, node_id, where)
+        store.seal_rows()
+        store.writer().put(Table.META, _FORMAT, _U32.pack(FORMAT_VERSION))
+        store.commit()
+    else:
+        _check((found, cluster.decode(), node.decode()), cluster_id, node_id, where)
 
 
 def _is_blank(path: Path, map_size: int) -> bool:

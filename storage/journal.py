@@ -17,13 +17,14 @@ Writer of the port.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from enum import IntEnum
 
 import google_crc32c
 import msgspec
 
 from holdfast.errors import StorageError
+from holdfast.storage.damage import DamagedRowError
 from holdfast.storage.port import Reader, Table, Writer
 
 
@@ -48,6 +49,7 @@ _VOTE = b"raft.vote"  # term, then the node voted for
 _COMMIT = b"raft.commit"
 _APPLIED = b"raft.applied"
 _BASE_KEY = b"raft.base"
+_RUNS = b"raft.runs"  # of the live log: first index and term of each run of equal terms
 _SWEPT = b"raft.swept"  # up to here rows nobody refers to have been deleted
 
 #: The log of a fresh store ends here: the entry before the first row.
@@ -100,18 +102,94 @@ def read(r: Reader, index: int) -> JournalRow | None:
     A row at or below the base may or may not be there still.
 
     Raises:
-        StorageError: the row is damaged.
+        DamagedRowError: the row is damaged.
     """
     value = r.get(Table.JOURNAL, _U64.pack(index))
+    return None if value is None else _verified(index, value)
+
+
+def expect(r: Reader, index: int) -> JournalRow:
+    """The entry at ``index``, which has to be there.
+
+    Raises:
+        DamagedRowError: it is damaged, or missing.
+    """
+    row = read(r, index)
+    if row is None:
+        raise missing(index)
+    return row
+
+
+def missing(index: int) -> DamagedRowError:
+    """A row that has to be there is not."""
+    return DamagedRowError(
+        Table.JOURNAL,
+        _U64.pack(index),
+        f"log entry {index} is missing from the store",
+        metadata={"log_index": str(index)},
+    )
+
+
+def verified_value(r: Reader, key: bytes) -> bytes:
+    """A row's value as stored, its CRC checked.
+
+    Raises:
+        DamagedRowError: it is damaged, or missing.
+    """
+    (index,) = _U64.unpack(key)
+    value = r.get(Table.JOURNAL, key)
     if value is None:
-        return None
+        raise missing(index)
+    _verified(index, value)
+    return value
+
+
+def verified_term(r: Reader, index: int) -> int | None:
+    """``read_term``, with the row's CRC checked: its term is covered.
+
+    Raises:
+        DamagedRowError: the row is damaged.
+    """
+    row = read(r, index)
+    return read_term(r, index) if row is None else row.term
+
+
+def index_of(key: bytes) -> int:
+    """The log index of a row's key."""
+    index: int = _U64.unpack(key)[0]
+    return index
+
+
+def rewrite(w: Writer, row: JournalRow) -> None:
+    """Put back a row that was damaged or missing, as another replica has it.
+
+    Raises:
+        StorageError: it cannot be read back.
+    """
+    crc = google_crc32c.extend(google_crc32c.value(row.command), _SEAL.pack(row.index, row.term, row.kind))
+    key = _U64.pack(row.index)
+    w.put(Table.JOURNAL, key, b"".join((_ROW.pack(crc, row.term, row.kind), row.command)))
+    if read(w, row.index) != row:
+        raise missing(row.index)
+
+
+def _verified(index: int, value: bytes) -> JournalRow:
     if len(value) < ROW_HEADER:
-        raise StorageError(f"log entry {index} is damaged: only {len(value)} bytes")
+        raise _damaged(index, f"only {len(value)} bytes")
     crc, term, kind = _ROW.unpack_from(value)
     command = value[ROW_HEADER:]
     if crc != google_crc32c.extend(google_crc32c.value(command), _SEAL.pack(index, term, kind)):
-        raise StorageError(f"log entry {index} is damaged: CRC-32C does not match")
+        raise _damaged(index, "CRC-32C does not match")
     return JournalRow(index, term, kind, command)
+
+
+def _damaged(index: int, what: str) -> DamagedRowError:
+    return DamagedRowError(
+        Table.JOURNAL,
+        _U64.pack(index),
+        f"log entry {index} is damaged: {what}",
+        metadata={"log_index": str(index)},
+    )
 
 
 def read_term(r: Reader, index: int) -> int | None:
@@ -166,7 +244,7 @@ def trim_to(w: Writer, base_index: int, base_term: int, limit: int) -> int:
     if base_index > old_base:
         if base_index > _read_u64(w, _APPLIED):
             raise StorageError(f"cannot trim the log to {base_index}: not applied yet")
-        if read_term(w, base_index) != base_term:
+        if verified_term(w, base_index) != base_term:
             raise StorageError(f"cannot trim the log to {base_index}: it is not an entry of term {base_term}")
         w.put(Table.META, _BASE_KEY, _BASE.pack(base_index, base_term))
     else:
@@ -220,6 +298,21 @@ def set_term_and_vote(w: Writer, term: int, vote: str | None) -> None:
     w.put(Table.META, _VOTE, _U64.pack(term) + (vote or "").encode())
 
 
+def read_term_runs(r: Reader) -> list[tuple[int, int]] | None:
+    """(first index, term) of the runs of equal terms above the base, as last written.
+
+    Later entries continue the last run; the first ones may be below the base by now.
+    None in a store that was filled without them.
+    """
+    value = r.get(Table.META, _RUNS)
+    return None if value is None else list(_BASE.iter_unpack(value))
+
+
+def set_term_runs(w: Writer, runs: Iterable[tuple[int, int]]) -> None:
+    """Remember where terms begin: so that no term is ever taken from a row that may be damaged."""
+    w.put(Table.META, _RUNS, b"".join(_BASE.pack(start, term) for start, term in runs))
+
+
 def set_commit(w: Writer, index: int) -> None:
     """Remember the commit index."""
     w.put(Table.META, _COMMIT, _U64.pack(index))
@@ -256,7 +349,7 @@ def drop_unreferenced(w: Writer, index: int) -> None:
 
 def _term_of(head: bytes, index: int) -> int:
     if len(head) < ROW_HEADER:
-        raise StorageError(f"log entry {index} is damaged: only {len(head)} bytes")
+        raise _damaged(index, f"only {len(head)} bytes")
     term: int = _ROW.unpack_from(head)[1]
     return term
 

@@ -19,8 +19,10 @@ from typing import Any, NoReturn
 import lmdb
 
 from holdfast.errors import ClosedError, StorageError, StorageFullError
+from holdfast.storage.damage import START_OVER, damaged_row
 from holdfast.storage.environment import Database, Environment
 from holdfast.storage.port import MAX_KEY_BYTES, Reader, Staged, Table, Usage, Writer
+from holdfast.storage.seal import RESIDUE, SEAL_BYTES, SEED, extend, sealed, unsealed
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +39,11 @@ def _is_full(error: lmdb.Error) -> bool:
 def _over(*_: object) -> NoReturn:
     raise ClosedError("this read is over; begin another one")
 
+
+#: Its rows carry a CRC of their own, because they are read in slices.
+_UNSEALED = Table.JOURNAL
+
+_SEALED_AT_ONCE = 10_000
 
 #: Both meta pages and the main table's.
 _FIXED_PAGES = 3
@@ -66,9 +73,19 @@ class _View(Reader):
             return None  # no such key can have been written
         except lmdb.Error as error:
             raise _read_error(table, error) from error
-        return None if value is None else bytes(value)
+        if value is None:
+            return None
+        stored = bytes(value)
+        if table is _UNSEALED:
+            return stored
+        if extend(SEED[table], key + stored) != RESIDUE:
+            raise damaged_row(table, key)
+        return stored[:-SEAL_BYTES]
 
     def get_slice(self, table: Table, key: bytes, start: int, length: int) -> bytes | None:
+        if table is not _UNSEALED:
+            whole = self.get(table, key)
+            return None if whole is None else whole[start : start + length]
         try:
             value = self._get(key, None, self._dbs[table])
         except lmdb.BadValsizeError:
@@ -76,6 +93,14 @@ class _View(Reader):
         except lmdb.Error as error:
             raise _read_error(table, error) from error
         return None if value is None else bytes(value[start : start + length])
+
+    def raw(self, table: Table, key: bytes) -> bytes | None:
+        """The row as it lies there."""
+        try:
+            value = self._get(key, None, self._dbs[table])
+        except lmdb.Error as error:
+            raise _read_error(table, error) from error
+        return None if value is None else bytes(value)
 
     def scan(
         self, table: Table, start: bytes = b"", stop: bytes | None = None, *, reverse: bool = False
@@ -89,7 +114,7 @@ class _View(Reader):
                 key = bytes(view)
                 if key < start if reverse else stop is not None and key >= stop:
                     return
-                yield key, bytes(value)
+                yield key, bytes(value) if table is _UNSEALED else unsealed(table, key, bytes(value))
         except lmdb.Error as error:
             raise _read_error(table, error) from error
 
@@ -114,9 +139,12 @@ class _View(Reader):
             cursor = self._cursor(self._dbs[table])
             above = cursor.set_range(key)
             found = (cursor.key() == key or cursor.prev()) if above else cursor.last()
-            return (bytes(cursor.key()), bytes(cursor.value())) if found else None
+            if not found:
+                return None
+            at, value = bytes(cursor.key()), bytes(cursor.value())
         except lmdb.Error as error:
             raise _read_error(table, error) from error
+        return at, value if table is _UNSEALED else unsealed(table, at, value)
 
     def count(self, table: Table) -> int:
         try:
@@ -145,7 +173,7 @@ class _View(Reader):
 
 
 def _read_error(table: Table, error: lmdb.Error) -> StorageError:
-    return StorageError(f"reading table {table.value} failed: {error}")
+    return StorageError(f"reading table {table.value} failed: {error}; {START_OVER}")
 
 
 class _Snapshot:
@@ -159,7 +187,7 @@ class _Snapshot:
         self._txn: Any = None
         self._view: _View | None = None
 
-    def __enter__(self) -> Reader:
+    def __enter__(self) -> _View:
         self._environment = environment = self._store._enter()
         try:
             self._txn = txn = environment.env.begin(buffers=True)
@@ -198,6 +226,8 @@ class _LmdbWriter(_View, Writer):
 
     def put(self, table: Table, key: bytes, value: bytes) -> None:
         self.changed = True
+        if table is not _UNSEALED:
+            value = sealed(table, key, value)
         try:
             self._put(key, value, True, True, False, self._dbs[table])
         except lmdb.Error as error:
@@ -205,6 +235,8 @@ class _LmdbWriter(_View, Writer):
 
     def append(self, table: Table, key: bytes, value: bytes) -> None:
         self.changed = True
+        if table is not _UNSEALED:
+            value = sealed(table, key, value)
         try:
             placed = self._put(key, value, True, True, True, self._dbs[table])
         except lmdb.Error as error:
@@ -231,6 +263,26 @@ class _LmdbWriter(_View, Writer):
                 f"key of {len(key)} bytes in table {table.value}; 1 to {MAX_KEY_BYTES} allowed"
             ) from error
         raise StorageError(f"writing table {table.value} failed: {error}") from error
+
+    def seal_rows(self, table: Table) -> None:
+        """Give the rows of a table written before there were seals theirs."""
+        db = self._dbs[table]
+        last: bytes | None = None
+        while True:
+            rows: list[tuple[bytes, bytes]] = []
+            try:
+                cursor = self._cursor(db)
+                found = cursor.first() if last is None else cursor.set_range(last + b"\x00")
+                while found and len(rows) < _SEALED_AT_ONCE:
+                    rows.append((bytes(cursor.key()), bytes(cursor.value())))
+                    found = cursor.next()
+            except lmdb.Error as error:
+                raise _read_error(table, error) from error
+            if not rows:
+                return
+            for key, value in rows:
+                self.put(table, key, value)
+            last = rows[-1][0]
 
     def pages(self) -> int:
         """Pages in use as this transaction sees them, those of the free list aside."""
@@ -280,6 +332,13 @@ class WriteSide:
                 raise StorageError(self._failed)
             writer = self._writer = _LmdbWriter(self.environment)
         return writer
+
+    @property
+    def opened(self) -> _LmdbWriter:
+        """The open transaction, begun by ``writer``."""
+        if self._writer is None:
+            raise ClosedError("no write transaction is open")
+        return self._writer
 
     def commit(self) -> None:
         writer = self._writer
@@ -412,6 +471,19 @@ class LmdbStore:
         finally:
             side.environment.leave()
         return Usage(used, self._quota, self._disk_free(), max(0, extent - used))
+
+    def stored(self, table: Table, key: bytes) -> bytes | None:
+        """The bytes of a row as they lie there, seal included and not looked at."""
+        with _Snapshot(self) as reader:
+            return reader.raw(table, key)
+
+    def seal_rows(self) -> None:
+        """Seal every small row, in the open transaction: the step from format 1 to 2."""
+        self.writer()
+        writer = self._side.opened
+        for table in Table:
+            if table is not _UNSEALED:
+                writer.seal_rows(table)
 
     def stage(self) -> Staged:
         if self._closed:

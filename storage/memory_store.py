@@ -14,9 +14,16 @@ from collections.abc import Iterator
 from types import TracebackType
 
 from holdfast.errors import ClosedError, StorageError, StorageFullError
+from holdfast.storage.damage import damaged_row
 from holdfast.storage.port import MAX_KEY_BYTES, Reader, Table, Usage, Writer
 
 _UNBOUNDED = 1 << 62
+
+
+class _Spoiled(bytes):
+    """A value whose seal would not match: stands for the sealed row of a real store."""
+
+    __slots__ = ()
 
 
 class _Rows:
@@ -69,10 +76,13 @@ class _View(Reader):
         self._tables = tables
 
     def get(self, table: Table, key: bytes) -> bytes | None:
-        return self._tables[table].values.get(key)
+        value = self._tables[table].values.get(key)
+        if value.__class__ is _Spoiled:
+            raise damaged_row(table, key)
+        return value
 
     def get_slice(self, table: Table, key: bytes, start: int, length: int) -> bytes | None:
-        value = self._tables[table].values.get(key)
+        value = self.get(table, key)
         return None if value is None else value[start : start + length]
 
     def scan_keys(
@@ -90,7 +100,10 @@ class _View(Reader):
     ) -> Iterator[tuple[bytes, bytes]]:
         values = self._tables[table].values
         for key in self.scan_keys(table, start, stop, reverse=reverse):
-            yield key, values[key]
+            value = values[key]
+            if value.__class__ is _Spoiled:
+                raise damaged_row(table, key)
+            yield key, value
 
     def floor(self, table: Table, key: bytes) -> tuple[bytes, bytes] | None:
         rows = self._tables[table]
@@ -98,7 +111,10 @@ class _View(Reader):
         if at == 0:
             return None
         found = rows.keys[at - 1]
-        return found, rows.values[found]
+        value = rows.values[found]
+        if value.__class__ is _Spoiled:
+            raise damaged_row(table, found)
+        return found, value
 
     def count(self, table: Table) -> int:
         return len(self._tables[table].keys)
@@ -241,6 +257,33 @@ class MemoryStore:
             self._committed_size = self._size
             self._broken = None
             self._closed = False
+
+    def flip_bit(self, table: Table, key: bytes, bit: int) -> bool:
+        """Flip one bit of a stored value, behind everybody's back; False when there is no such row.
+
+        ``bit`` counts from the value's first, modulo its size. The row of a table whose rows
+        carry a seal fails to be read from then on, as it would in a real store. Readers that
+        are open keep what they see.
+        """
+        value = self._tables[table].values.get(key)
+        if not value:
+            return False
+        at = bit % (8 * len(value))
+        spoiled = bytearray(value)
+        spoiled[at // 8] ^= 1 << (at % 8)
+        return self.spoil(table, key, bytes(spoiled))
+
+    def spoil(self, table: Table, key: bytes, value: bytes) -> bool:
+        """Put other bytes in the place of a stored value; False when that changes nothing.
+
+        An open transaction may not have changed the table.
+        """
+        with self._lock:
+            old = self._tables[table].values.get(key)
+            if old is None or old == value or table in self._touched:
+                return False
+            self._own(table).set(key, value if table is Table.JOURNAL else _Spoiled(value))
+            return True
 
     # -- for the views ---------------------------------------------------------
 

@@ -19,13 +19,15 @@ from google.protobuf.message import DecodeError
 
 from holdfast.errors import StorageError
 from holdfast.storage import journal
+from holdfast.storage.damage import DamagedRowError
 from holdfast.storage.port import Reader, Table, Writer
 from holdfast.v1 import records_pb2
 
 _PARTITION = struct.Struct(">II")  # topic, partition
 _KEY = struct.Struct(">IIQ")  # topic, partition, base offset
 _STATE = struct.Struct(">QQQ16sqq")
-_ROW = struct.Struct(">IQIIqqqq")
+_ROW = struct.Struct(">IQIIqqqqQ")
+_ROW_1 = struct.Struct(">IQIIqqqq")  # of format 1: without the hash
 _U32 = struct.Struct(">I")
 _LINK = struct.Struct(">16s16sQIq")  # previous digest, batch hash, base offset, count, append time
 
@@ -36,6 +38,7 @@ NO_TIME = -(1 << 63)
 _TIME_SCAN_LIMIT = 10_000
 
 _HASH_MASK = (1 << 128) - 1
+_CHECK_MASK = (1 << 64) - 1
 
 _Bytes = bytes  # PartitionState has a field of that name
 
@@ -63,6 +66,7 @@ class IndexRow(msgspec.Struct, frozen=True, gc=False):
     min_timestamp_us: int
     max_timestamp_us: int
     running_max_timestamp_us: int  # over this and all earlier batches
+    check: int = 0  # the lower half of the batch's XXH3-128; 0: not known, from format 1
     topic_id: int = 0
     partition: int = 0
 
@@ -70,6 +74,11 @@ class IndexRow(msgspec.Struct, frozen=True, gc=False):
     def next_offset(self) -> int:
         """The offset after the batch's last record."""
         return self.base_offset + self.count
+
+
+def _hash_batch(data: _Bytes) -> int:
+    """The lower half of XXH3-128, whose whole enters the digest."""
+    return xxhash.xxh3_128_intdigest(data) & _CHECK_MASK
 
 
 _EMPTY = PartitionState(0, 0, 0, bytes(16), NO_TIME, NO_TIME)
@@ -115,7 +124,9 @@ def append_batch(
     w.put(
         Table.INDEX,
         _KEY.pack(topic_id, partition, base),
-        _ROW.pack(count, log_index, position, length, time_us, min_ts, max_ts, running),
+        _ROW.pack(
+            count, log_index, position, length, time_us, min_ts, max_ts, running, batch_hash & _CHECK_MASK
+        ),
     )
     link = _LINK.pack(state.digest, (batch_hash & _HASH_MASK).to_bytes(16, "big"), base, count, time_us)
     after = PartitionState(
@@ -210,18 +221,21 @@ def offset_at_time(
 def read_batch(r: Reader, row: IndexRow, *, verify: bool = False) -> bytes:
     """The batch's bytes, as the producer sent them.
 
-    ``verify`` checks the CRC-32C the batch carries.
+    ``verify`` compares them with the hash taken when they were applied.
 
     Raises:
-        StorageError: the batch is not there, cut short or (``verify``) damaged;
-            names topic id, partition and offset.
+        DamagedRowError: the batch is not there, cut short or (``verify``) damaged;
+            names topic id, partition and offset. The row at fault is the log entry's.
     """
     data = r.get_slice(Table.JOURNAL, journal.row_key(row.log_index), row.position, row.length)
     if data is None:
         raise _damaged(row, f"log entry {row.log_index} is missing")
     if len(data) != row.length:
         raise _damaged(row, f"log entry {row.log_index} is cut short")
-    if verify:
+    if verify and row.check:
+        if _hash_batch(data) != row.check:
+            raise _damaged(row, "the bytes are not those that were applied")
+    elif verify:
         try:
             batch = records_pb2.RecordBatch.FromString(data)
         except DecodeError as error:
@@ -296,9 +310,24 @@ def _write_state(w: Writer, topic_id: int, partition: int, s: PartitionState) ->
 
 
 def _decode(topic_id: int, partition: int, base: int, value: bytes) -> IndexRow:
-    count, log_index, position, length, append_time, min_ts, max_ts, running = _ROW.unpack(value)
+    if len(value) == _ROW.size:
+        count, log_index, position, length, append_time, min_ts, max_ts, running, check = _ROW.unpack(value)
+    else:
+        count, log_index, position, length, append_time, min_ts, max_ts, running = _ROW_1.unpack(value)
+        check = 0
     return IndexRow(
-        base, count, log_index, position, length, append_time, min_ts, max_ts, running, topic_id, partition
+        base,
+        count,
+        log_index,
+        position,
+        length,
+        append_time,
+        min_ts,
+        max_ts,
+        running,
+        check,
+        topic_id,
+        partition,
     )
 
 
@@ -328,10 +357,13 @@ def _release(w: Writer, topic_id: int, partition: int, rows: list[IndexRow]) -> 
             journal.drop_unreferenced(w, log_index)
 
 
-def _damaged(row: IndexRow, what: str) -> StorageError:
-    return StorageError(
+def _damaged(row: IndexRow, what: str) -> DamagedRowError:
+    return DamagedRowError(
+        Table.JOURNAL,
+        journal.row_key(row.log_index),
         f"topic {row.topic_id} partition {row.partition} offset {row.base_offset}: {what}",
         metadata={
+            "log_index": str(row.log_index),
             "topic_id": str(row.topic_id),
             "partition": str(row.partition),
             "offset": str(row.base_offset),

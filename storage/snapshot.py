@@ -22,6 +22,10 @@ from holdfast.errors import StorageError
 from holdfast.storage import identity, journal
 from holdfast.storage.port import Reader, Staged, Store, Table
 
+#: Of the stream. Its rows are without seals; version 2 has index rows with a hash.
+STREAM_VERSION = 2
+_READS = frozenset((1, 2))
+
 _MAGIC = b"HFSNAP\x00\x01"
 _FRAME = struct.Struct(">II")
 _ROW = struct.Struct(">BHI")  # table, length of key, length of value
@@ -67,7 +71,7 @@ def point(r: Reader) -> SnapshotPoint:
         StorageError: the journal does not know the applied entry.
     """
     applied = journal.read_meta(r).applied_index
-    term = journal.read_term(r, applied)
+    term = journal.verified_term(r, applied)
     if term is None:
         raise StorageError(f"the applied entry {applied} is not in the log")
     return SnapshotPoint(applied, term)
@@ -84,7 +88,7 @@ def export(r: Reader, *, chunk_bytes: int = CHUNK_BYTES) -> Iterator[bytes]:
     covers = point(r)
     own = identity.read_identity(r)
     cluster = b"" if own is None else own[1].encode()
-    head = _HEAD.pack(_KIND_HEAD, identity.FORMAT_VERSION, covers.last_index, covers.last_term) + cluster
+    head = _HEAD.pack(_KIND_HEAD, STREAM_VERSION, covers.last_index, covers.last_term) + cluster
     yield _MAGIC + _frame([head])
     rows = 0
     parts: list[bytes] = [_ROWS]
@@ -240,10 +244,8 @@ class Importer:
             raise StorageError("the snapshot's first frame is cut short")
         _, version, index, term = _HEAD.unpack_from(payload)
         cluster = payload[_HEAD.size :].decode(errors="replace")
-        if version != identity.FORMAT_VERSION:
-            raise StorageError(
-                f"a snapshot of format version {version}; this program reads {identity.FORMAT_VERSION}"
-            )
+        if version not in _READS:
+            raise StorageError(f"a snapshot of format version {version}; this program reads {STREAM_VERSION}")
         with self._store.read() as r:
             own = identity.read_identity(r)
         if own is not None and cluster and own[1] != cluster:
@@ -276,10 +278,10 @@ def _rows(r: Reader, last_index: int) -> Iterator[tuple[Table, bytes, bytes]]:
     for table in _NUMBER:
         if table is Table.JOURNAL:
             for key in r.scan_keys(Table.REFS):
-                value = r.get(Table.JOURNAL, key)
-                if value is None or key > journal.row_key(last_index):
+                if key > journal.row_key(last_index):
                     raise StorageError(f"the state refers to a log entry that is not there: {key.hex()}")
-                yield table, key, value
+                # Looked at before it goes: another replica takes it for good.
+                yield table, key, journal.verified_value(r, key)
         else:
             for key, value in r.scan(table):
                 yield table, key, value

@@ -7,7 +7,7 @@ from typing import Literal
 
 from holdfast.chaos.sim.world import NodeClock
 from holdfast.errors import StorageError
-from holdfast.storage.memory_store import MemoryStore
+from holdfast.storage.memory_store import MemoryStore, _View
 from holdfast.storage.port import Table
 
 #: What ``disk_free`` says when the disk is not full.
@@ -16,6 +16,23 @@ EMPTY_DISK = 1 << 62
 
 class PowerCut(BaseException):
     """Raised inside a commit: the node loses power there."""
+
+
+class DurableView(_View):
+    """Rows by key as a restart after a power cut would find them; scans see what is not committed too."""
+
+    __slots__ = ("_store",)
+
+    def __init__(self, store: SimStore) -> None:
+        super().__init__(store._tables)
+        self._store = store
+
+    def get(self, table: Table, key: bytes) -> bytes | None:
+        return self._store.durable(table, key)
+
+    def get_slice(self, table: Table, key: bytes, start: int, length: int) -> bytes | None:
+        value = self._store.durable(table, key)
+        return None if value is None else value[start : start + length]
 
 
 class SimStore(MemoryStore):
@@ -55,6 +72,10 @@ class SimStore(MemoryStore):
         if self.power == "cut_after":
             raise PowerCut
 
+    def durable_view(self) -> DurableView:
+        """Reads by key what a power cut at this moment would leave."""
+        return DurableView(self)
+
     def durable(self, table: Table, key: bytes) -> bytes | None:
         """What a restart after a power cut at this moment would find under the key."""
         for undo in (self._unsynced, self._undo):
@@ -68,14 +89,7 @@ class SimStore(MemoryStore):
 
         Readers that are open keep what they see.
         """
-        value = self._tables[table].values.get(key)
-        if not value or self._undo:
-            return False
-        at = bit % (8 * len(value))
-        spoiled = bytearray(value)
-        spoiled[at // 8] ^= 1 << (at % 8)
-        self._own(table).set(key, bytes(spoiled))
-        return True
+        return not self._undo and self.flip_bit(table, key, bit)
 
     def tear(self, table: Table, key: bytes, keep: int) -> bool:
         """Keep only the first bytes of a stored row; the rest reads as zeros."""
@@ -86,8 +100,11 @@ class SimStore(MemoryStore):
         torn = value[:keep] + bytes(len(value) - keep)
         if torn == value:
             return False
-        self._own(table).set(key, torn)
-        return True
+        return self.spoil(table, key, torn)
+
+    def keys(self, table: Table) -> list[bytes]:
+        """The keys of a table, in order."""
+        return self._tables[table].keys
 
     def wipe(self) -> None:
         """A new, empty disk."""

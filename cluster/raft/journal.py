@@ -20,7 +20,8 @@ from typing import overload
 from holdfast.cluster.raft.messages import COMMAND, NO_OP, STOCK_NO_OP, Command, Entry
 from holdfast.errors import InternalError, StorageError
 from holdfast.storage import journal as rows
-from holdfast.storage.port import Store
+from holdfast.storage.damage import START_OVER, DamagedRowError
+from holdfast.storage.port import Reader, Store
 
 _BASE = Command(NO_OP, b"")
 _MARK_BYTES = 1 << 20
@@ -76,22 +77,11 @@ class StoreJournal:
             self.last_index = max(meta.last_index, meta.base_index)
             self._starts = [meta.base_index]
             self._terms = [meta.base_term]
-            index = meta.base_index + 1
-            while index <= self.last_index:
-                term = self._stored_term(rows.read_term(reader, index), index)
-                if term != self._terms[-1]:
-                    self._starts.append(index)
-                    self._terms.append(term)
-                # Terms never decrease along the log, so the end of a run of one
-                # term is found by bisection: a start does not read the log.
-                low, high = index, self.last_index
-                while low < high:
-                    middle = (low + high + 1) // 2
-                    if self._stored_term(rows.read_term(reader, middle), middle) == term:
-                        low = middle
-                    else:
-                        high = middle - 1
-                index = low + 1
+            runs = rows.read_term_runs(reader)
+            if runs is None:
+                self._search_terms(reader)
+            else:
+                self._take_terms(reader, runs)
         self._current_term = meta.term
         self._voted_for = meta.voted_for
         self.applied_index = meta.applied_index
@@ -112,11 +102,47 @@ class StoreJournal:
         #: True when a commit is owed before anything that confirms it may leave.
         self.needs_commit = False
 
-    @staticmethod
-    def _stored_term(term: int | None, index: int) -> int:
-        if term is None:
-            raise StorageError(f"log entry {index} is missing from the store")
-        return term
+    def _take_terms(self, reader: Reader, runs: list[tuple[int, int]]) -> None:
+        """Terms as they were noted down, whatever has become of the rows."""
+        for start, term in runs:
+            if start > self.base_index:
+                self._starts.append(start)
+                self._terms.append(term)
+        if self.last_index == self.base_index:
+            last_term: int | None = self._terms[0]
+        else:
+            try:
+                last_term = rows.expect(reader, self.last_index).term
+            except DamagedRowError:
+                last_term = self._terms[-1]
+        if last_term != self._terms[-1] or self._starts[-1] > self.last_index:
+            raise StorageError(f"the log ends at {self.last_index} in another term than noted; {START_OVER}")
+
+    def _search_terms(self, reader: Reader) -> None:
+        """Of a store that was filled before runs of terms were noted down.
+
+        Raises:
+            DamagedRowError: a row that has to be looked at; which term it is of cannot be guessed.
+        """
+        index = self.base_index + 1
+        while index <= self.last_index:
+            term = rows.expect(reader, index).term
+            if term != self._terms[-1]:
+                self._starts.append(index)
+                self._terms.append(term)
+            # Terms never decrease along the log, so the end of a run of one
+            # term is found by bisection: a start does not read the log.
+            low, high = index, self.last_index
+            while low < high:
+                middle = (low + high + 1) // 2
+                if rows.expect(reader, middle).term == term:
+                    low = middle
+                else:
+                    high = middle - 1
+            index = low + 1
+
+    def _note_terms(self) -> None:
+        rows.set_term_runs(self._store.writer(), zip(self._starts[1:], self._terms[1:], strict=True))
 
     # -- as PySyncObj sees it ---------------------------------------------------
 
@@ -136,6 +162,7 @@ class StoreJournal:
             self._starts.append(index)
             self._terms.append(term)
             self.last_term = term
+            self._note_terms()
         self.last_index = index
         self._last = (_BASE, index, term)
         self.needs_commit = True
@@ -190,8 +217,10 @@ class StoreJournal:
         while self._marks and self._marks[-1][0] >= index:
             self._marks.pop()
         keep = bisect_left(self._starts, index)
-        del self._starts[keep:]
-        del self._terms[keep:]
+        if keep < len(self._starts):
+            del self._starts[keep:]
+            del self._terms[keep:]
+            self._note_terms()
         self.last_term = self._terms[-1]
         self._last = (_BASE, self.last_index, self.last_term)
 
@@ -253,20 +282,32 @@ class StoreJournal:
         return (self.command(index), index, term)
 
     def command(self, index: int) -> Command:
+        """The entry's content.
+
+        Raises:
+            DamagedRowError: its row is damaged, or missing.
+        """
         command = self._cache.get(index)
         if command is None:
-            row = rows.read(self._store.writer(), index)
-            if row is None:
-                raise StorageError(f"log entry {index} is missing from the store")
+            row = rows.expect(self._store.writer(), index)
             command = Command(row.kind, row.command)
         return command
 
     def batch(self, first: int, last: int, max_entries: int, max_bytes: int) -> list[Entry]:
-        """Entries from ``first``, at least one, within the bounds; none past ``last``."""
+        """Entries from ``first``, at least one, within the bounds; none past ``last``.
+
+        Raises:
+            DamagedRowError: the first one is damaged; those before a damaged one are given.
+        """
         found: list[Entry] = []
         size = 0
         for index in range(first, min(last, self.last_index, first + max_entries - 1) + 1):
-            command = self.command(index)
+            try:
+                command = self.command(index)
+            except DamagedRowError:
+                if found:
+                    break
+                raise
             size += len(command.data) + 32
             if found and size > max_bytes:
                 break
@@ -279,9 +320,26 @@ class StoreJournal:
     def last_commands(self, count: int) -> Iterator[Command]:
         """The newest entries, newest first."""
         for index in range(self.last_index, max(self.base_index, self.last_index - count), -1):
-            command = self.command(index)
+            try:
+                command = self.command(index)
+            except DamagedRowError:
+                continue  # whoever needs it has it repaired
             if command.kind == COMMAND:
                 yield command
+
+    def verified(self, index: int) -> Entry | None:
+        """The entry at ``index``, also below the base, its row checked; None when it is not here.
+
+        Raises:
+            DamagedRowError: the row is damaged.
+        """
+        row = rows.read(self._store.writer(), index)
+        return None if row is None else (Command(row.kind, row.command), index, row.term)
+
+    def repair(self, index: int, term: int, command: Command) -> None:
+        """Write back a row that was damaged, in the open transaction."""
+        rows.rewrite(self._store.writer(), rows.JournalRow(index, term, command.kind, command.data))
+        self.needs_commit = True
 
     def index_behind(self, size: int) -> int:
         """About the index that the newest ``size`` bytes of the log start at; the base when not known."""

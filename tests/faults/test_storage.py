@@ -7,7 +7,7 @@ import struct
 from pathlib import Path
 
 from holdfast.cluster.raft.cures import ALL
-from holdfast.errors import StorageError
+from holdfast.storage.damage import DamagedRowError
 
 from .ours_storage import lmdb_syncs, ours_05, ours_06, ours_07, ours_08, ours_12
 from .stock import Lab
@@ -64,7 +64,7 @@ def test_fault_08(lab: Lab, tmp_path: Path) -> None:
     ours = ours_08(tmp_path / "ours")
     assert ours.last_index_past_4_gib == 1
     assert ours.last_index_after_torn_write == 1
-    assert ours.error_on_damaged_entry is StorageError
+    assert ours.error_on_damaged_entry is DamagedRowError
 
 
 def test_fault_12(lab: Lab) -> None:

@@ -203,14 +203,20 @@ def test_a_start_reads_a_few_rows_however_long_the_log(monkeypatch: pytest.Monke
         journal.add(Command(COMMAND, b"x"), index, index // 1000)
     commit(store, journal)
     reads = 0
-    original = rows.read_term
+    original = rows.read
 
-    def counted(reader: object, index: int) -> int | None:
+    def counted(reader: object, index: int) -> rows.JournalRow | None:
         nonlocal reads
         reads += 1
         return original(reader, index)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(rows, "read_term", counted)
+    monkeypatch.setattr(rows, "read", counted)
+    again = StoreJournal(store, 0)
+    assert reads == 1
+    assert [again.term(i) for i in (2, 999, 1000, 4999, 5001)] == [0, 0, 1, 4, 5]
+    # And where terms were not noted down yet.
+    store.writer().delete(Table.META, b"raft.runs")
+    store.commit()
     again = StoreJournal(store, 0)
     assert reads < 200
     assert [again.term(i) for i in (2, 999, 1000, 4999, 5001)] == [0, 0, 1, 4, 5]

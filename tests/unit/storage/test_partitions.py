@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import google_crc32c
 import pytest
+import xxhash
 
 from holdfast.errors import StorageError
 from holdfast.storage import journal, partitions
+from holdfast.storage.damage import DamagedRowError
 from holdfast.storage.partitions import NO_TIME, IndexRow, PartitionState
 from holdfast.storage.port import Store, Table, Writer
 from holdfast.v1 import records_pb2
 
 
-def put(w: Writer, state: PartitionState, data: bytes, *, count: int = 1, at: int = 0) -> PartitionState:
+def put(
+    w: Writer,
+    state: PartitionState,
+    data: bytes,
+    *,
+    count: int = 1,
+    at: int = 0,
+    batch_hash: int | None = None,
+) -> PartitionState:
     """One entry with one batch in partition (1, 0)."""
     index = journal.read_meta(w).last_index + 1
     journal.append(w, index, 1, 0, data)
@@ -29,7 +39,7 @@ def put(w: Writer, state: PartitionState, data: bytes, *, count: int = 1, at: in
         append_time_us=at,
         min_ts=at,
         max_ts=at,
-        batch_hash=len(data),
+        batch_hash=len(data) if batch_hash is None else batch_hash,
     )
 
 
@@ -112,12 +122,12 @@ def batch(count: int = 2) -> bytes:
 def test_read_batch_checks_on_demand(store: Store) -> None:
     w = store.writer()
     good = batch()
-    state = put(w, partitions.create(w, 1, 0), good, count=2)
+    state = put(w, partitions.create(w, 1, 0), good, count=2, batch_hash=0)
     broken = bytearray(good)
     broken[-1] ^= 1
-    state = put(w, state, bytes(broken), count=2)
-    state = put(w, state, b"\xff\xff", count=2)
-    put(w, state, good, count=5)
+    state = put(w, state, bytes(broken), count=2, batch_hash=0)
+    state = put(w, state, b"\xff\xff", count=2, batch_hash=0)
+    put(w, state, good, count=5, batch_hash=0)
     rows = list(partitions.index_scan(w, 1, 0, 0))
     assert partitions.read_batch(w, rows[0], verify=True) == good
     assert partitions.read_batch(w, rows[1]) == bytes(broken)
@@ -125,7 +135,29 @@ def test_read_batch_checks_on_demand(store: Store) -> None:
         with pytest.raises(StorageError, match=f"topic 1 partition 0 offset {row.base_offset}.*{why}") as e:
             partitions.read_batch(w, row, verify=True)
         assert e.value.reason == "STORAGE"
-        assert e.value.metadata == {"topic_id": "1", "partition": "0", "offset": str(row.base_offset)}
+        assert e.value.metadata == {
+            "log_index": str(row.log_index),
+            "topic_id": "1",
+            "partition": "0",
+            "offset": str(row.base_offset),
+        }
+
+
+def test_read_batch_compares_with_what_was_applied(store: Store) -> None:
+    w = store.writer()
+    data = batch()
+    put(w, partitions.create(w, 1, 0), data, count=2, batch_hash=xxhash.xxh3_128_intdigest(data))
+    row = partitions.index_at(w, 1, 0, 0)
+    assert row is not None
+    assert partitions.read_batch(w, row, verify=True) == data
+    stored = w.get(Table.JOURNAL, journal.row_key(row.log_index)) or b""
+    for bit in range(8 * row.position, 8 * len(stored)):
+        spoiled = bytearray(stored)
+        spoiled[bit // 8] ^= 1 << bit % 8
+        w.put(Table.JOURNAL, journal.row_key(row.log_index), bytes(spoiled))
+        with pytest.raises(DamagedRowError, match="not those that were applied") as e:
+            partitions.read_batch(w, row, verify=True)
+        assert (e.value.table, e.value.key) == (Table.JOURNAL, journal.row_key(row.log_index))
 
 
 def test_a_missing_or_short_row_is_data_loss(store: Store) -> None:

@@ -117,7 +117,7 @@ def test_a_replica_from_a_snapshot(node_store: NodeStore) -> None:
 
     with target.read() as r, source.read() as original:
         assert state_of(r) == state_of(original)
-        assert identity.read_identity(r) == (1, "c", "n2")
+        assert identity.read_identity(r) == (identity.FORMAT_VERSION, "c", "n2")
         meta = journal.read_meta(r)
         assert (meta.term, meta.voted_for) == (7, "n3")
         assert (meta.base_index, meta.base_term, meta.last_index) == (21, 3, 21)
@@ -210,7 +210,7 @@ def test_a_missing_journal_row_stops_the_export(node_store: NodeStore) -> None:
     fill(source)
     source.writer().delete(Table.JOURNAL, journal.row_key(5))
     source.commit()
-    with pytest.raises(StorageError, match="refers to a log entry that is not there"):
+    with pytest.raises(StorageError, match="log entry 5 is missing"):
         exported(source)
 
 
