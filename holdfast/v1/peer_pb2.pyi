@@ -8,7 +8,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class PeerFrame(_message.Message):
-    __slots__ = ("term", "boot_id", "hello", "append", "append_reply", "vote_request", "vote_reply", "snapshot_chunk", "snapshot_reply", "forward_request", "forward_reply", "read_index_request", "read_index_reply", "timeout_now", "forward_requests", "forward_replies")
+    __slots__ = ("term", "boot_id", "hello", "append", "append_reply", "vote_request", "vote_reply", "snapshot_chunk", "snapshot_reply", "forward_request", "forward_reply", "read_index_request", "read_index_reply", "timeout_now", "forward_requests", "forward_replies", "join_query", "join_reply")
     TERM_FIELD_NUMBER: _ClassVar[int]
     BOOT_ID_FIELD_NUMBER: _ClassVar[int]
     HELLO_FIELD_NUMBER: _ClassVar[int]
@@ -25,6 +25,8 @@ class PeerFrame(_message.Message):
     TIMEOUT_NOW_FIELD_NUMBER: _ClassVar[int]
     FORWARD_REQUESTS_FIELD_NUMBER: _ClassVar[int]
     FORWARD_REPLIES_FIELD_NUMBER: _ClassVar[int]
+    JOIN_QUERY_FIELD_NUMBER: _ClassVar[int]
+    JOIN_REPLY_FIELD_NUMBER: _ClassVar[int]
     term: int
     boot_id: int
     hello: Hello
@@ -41,7 +43,9 @@ class PeerFrame(_message.Message):
     timeout_now: TimeoutNow
     forward_requests: ForwardRequests
     forward_replies: ForwardReplies
-    def __init__(self, term: _Optional[int] = ..., boot_id: _Optional[int] = ..., hello: _Optional[_Union[Hello, _Mapping]] = ..., append: _Optional[_Union[AppendEntries, _Mapping]] = ..., append_reply: _Optional[_Union[AppendReply, _Mapping]] = ..., vote_request: _Optional[_Union[VoteRequest, _Mapping]] = ..., vote_reply: _Optional[_Union[VoteReply, _Mapping]] = ..., snapshot_chunk: _Optional[_Union[SnapshotChunk, _Mapping]] = ..., snapshot_reply: _Optional[_Union[SnapshotReply, _Mapping]] = ..., forward_request: _Optional[_Union[ForwardRequest, _Mapping]] = ..., forward_reply: _Optional[_Union[ForwardReply, _Mapping]] = ..., read_index_request: _Optional[_Union[ReadIndexRequest, _Mapping]] = ..., read_index_reply: _Optional[_Union[ReadIndexReply, _Mapping]] = ..., timeout_now: _Optional[_Union[TimeoutNow, _Mapping]] = ..., forward_requests: _Optional[_Union[ForwardRequests, _Mapping]] = ..., forward_replies: _Optional[_Union[ForwardReplies, _Mapping]] = ...) -> None: ...
+    join_query: JoinQuery
+    join_reply: JoinReply
+    def __init__(self, term: _Optional[int] = ..., boot_id: _Optional[int] = ..., hello: _Optional[_Union[Hello, _Mapping]] = ..., append: _Optional[_Union[AppendEntries, _Mapping]] = ..., append_reply: _Optional[_Union[AppendReply, _Mapping]] = ..., vote_request: _Optional[_Union[VoteRequest, _Mapping]] = ..., vote_reply: _Optional[_Union[VoteReply, _Mapping]] = ..., snapshot_chunk: _Optional[_Union[SnapshotChunk, _Mapping]] = ..., snapshot_reply: _Optional[_Union[SnapshotReply, _Mapping]] = ..., forward_request: _Optional[_Union[ForwardRequest, _Mapping]] = ..., forward_reply: _Optional[_Union[ForwardReply, _Mapping]] = ..., read_index_request: _Optional[_Union[ReadIndexRequest, _Mapping]] = ..., read_index_reply: _Optional[_Union[ReadIndexReply, _Mapping]] = ..., timeout_now: _Optional[_Union[TimeoutNow, _Mapping]] = ..., forward_requests: _Optional[_Union[ForwardRequests, _Mapping]] = ..., forward_replies: _Optional[_Union[ForwardReplies, _Mapping]] = ..., join_query: _Optional[_Union[JoinQuery, _Mapping]] = ..., join_reply: _Optional[_Union[JoinReply, _Mapping]] = ...) -> None: ...
 
 class Hello(_message.Message):
     __slots__ = ("protocol_version", "cluster_id", "node_id", "software_version", "client_address")
@@ -84,7 +88,7 @@ class AppendEntries(_message.Message):
     def __init__(self, prev_index: _Optional[int] = ..., prev_term: _Optional[int] = ..., commit_index: _Optional[int] = ..., entries: _Optional[_Iterable[_Union[LogEntry, _Mapping]]] = ..., round: _Optional[int] = ...) -> None: ...
 
 class AppendReply(_message.Message):
-    __slots__ = ("success", "match_index", "last_index", "round", "rejected_prev", "no_room", "storage_low")
+    __slots__ = ("success", "match_index", "last_index", "round", "rejected_prev", "no_room", "storage_low", "uncounted", "joining")
     SUCCESS_FIELD_NUMBER: _ClassVar[int]
     MATCH_INDEX_FIELD_NUMBER: _ClassVar[int]
     LAST_INDEX_FIELD_NUMBER: _ClassVar[int]
@@ -92,6 +96,8 @@ class AppendReply(_message.Message):
     REJECTED_PREV_FIELD_NUMBER: _ClassVar[int]
     NO_ROOM_FIELD_NUMBER: _ClassVar[int]
     STORAGE_LOW_FIELD_NUMBER: _ClassVar[int]
+    UNCOUNTED_FIELD_NUMBER: _ClassVar[int]
+    JOINING_FIELD_NUMBER: _ClassVar[int]
     success: bool
     match_index: int
     last_index: int
@@ -99,7 +105,9 @@ class AppendReply(_message.Message):
     rejected_prev: int
     no_room: bool
     storage_low: bool
-    def __init__(self, success: _Optional[bool] = ..., match_index: _Optional[int] = ..., last_index: _Optional[int] = ..., round: _Optional[int] = ..., rejected_prev: _Optional[int] = ..., no_room: _Optional[bool] = ..., storage_low: _Optional[bool] = ...) -> None: ...
+    uncounted: bool
+    joining: bool
+    def __init__(self, success: _Optional[bool] = ..., match_index: _Optional[int] = ..., last_index: _Optional[int] = ..., round: _Optional[int] = ..., rejected_prev: _Optional[int] = ..., no_room: _Optional[bool] = ..., storage_low: _Optional[bool] = ..., uncounted: _Optional[bool] = ..., joining: _Optional[bool] = ...) -> None: ...
 
 class VoteRequest(_message.Message):
     __slots__ = ("pre_vote", "term", "last_index", "last_term", "transfer")
@@ -148,18 +156,20 @@ class SnapshotChunk(_message.Message):
     def __init__(self, snapshot_id: _Optional[int] = ..., offset: _Optional[int] = ..., crc32c: _Optional[int] = ..., data: _Optional[bytes] = ..., last: _Optional[bool] = ..., last_index: _Optional[int] = ..., last_term: _Optional[int] = ..., round: _Optional[int] = ..., store_bytes: _Optional[int] = ...) -> None: ...
 
 class SnapshotReply(_message.Message):
-    __slots__ = ("snapshot_id", "next_offset", "installed", "refused", "round")
+    __slots__ = ("snapshot_id", "next_offset", "installed", "refused", "round", "uncounted")
     SNAPSHOT_ID_FIELD_NUMBER: _ClassVar[int]
     NEXT_OFFSET_FIELD_NUMBER: _ClassVar[int]
     INSTALLED_FIELD_NUMBER: _ClassVar[int]
     REFUSED_FIELD_NUMBER: _ClassVar[int]
     ROUND_FIELD_NUMBER: _ClassVar[int]
+    UNCOUNTED_FIELD_NUMBER: _ClassVar[int]
     snapshot_id: int
     next_offset: int
     installed: bool
     refused: bool
     round: int
-    def __init__(self, snapshot_id: _Optional[int] = ..., next_offset: _Optional[int] = ..., installed: _Optional[bool] = ..., refused: _Optional[bool] = ..., round: _Optional[int] = ...) -> None: ...
+    uncounted: bool
+    def __init__(self, snapshot_id: _Optional[int] = ..., next_offset: _Optional[int] = ..., installed: _Optional[bool] = ..., refused: _Optional[bool] = ..., round: _Optional[int] = ..., uncounted: _Optional[bool] = ...) -> None: ...
 
 class ForwardRequest(_message.Message):
     __slots__ = ("id", "op")
@@ -212,3 +222,21 @@ class ReadIndexReply(_message.Message):
 class TimeoutNow(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
+
+class JoinQuery(_message.Message):
+    __slots__ = ("nonce",)
+    NONCE_FIELD_NUMBER: _ClassVar[int]
+    nonce: int
+    def __init__(self, nonce: _Optional[int] = ...) -> None: ...
+
+class JoinReply(_message.Message):
+    __slots__ = ("nonce", "fresh", "joined", "commit_index")
+    NONCE_FIELD_NUMBER: _ClassVar[int]
+    FRESH_FIELD_NUMBER: _ClassVar[int]
+    JOINED_FIELD_NUMBER: _ClassVar[int]
+    COMMIT_INDEX_FIELD_NUMBER: _ClassVar[int]
+    nonce: int
+    fresh: bool
+    joined: bool
+    commit_index: int
+    def __init__(self, nonce: _Optional[int] = ..., fresh: _Optional[bool] = ..., joined: _Optional[bool] = ..., commit_index: _Optional[int] = ...) -> None: ...
