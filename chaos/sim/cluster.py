@@ -101,6 +101,8 @@ class SimNode:
     #: Told when the node's process dies, after its engine is gone.
     on_crash: Callable[[], None] | None = None
 
+    #: It has come back with an empty disk and is not known to be a voter again.
+    wiped: bool = False
     #: Its next turn is to be computed anew: it has turned, or was asked something.
     touched: bool = True
     _next_turn: float = 0.0
@@ -242,6 +244,13 @@ class SimCluster:
     def restart(self, node_id: str) -> SimNode:
         self.crash(node_id)
         return self.start(node_id)
+
+    def wipe(self, node_id: str) -> None:
+        """The node dies, and its disk is replaced by an empty one; start it again."""
+        self.crash(node_id)
+        node = self.nodes[node_id]
+        node.store.wipe()
+        node.wiped = True
 
     def pause(self, node_id: str) -> None:
         """SIGSTOP: the process does nothing; its links stay up."""

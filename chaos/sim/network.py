@@ -57,6 +57,8 @@ class SimNetwork:
         self.node_ids = list(node_ids)
         self.latency = (0.0002, 0.0008)
         self.loss = 0.0
+        #: Probability that a frame arrives twice (not those that only the transport keeps single).
+        self.duplicate = 0.0
         #: Bytes per second and direction; None: as fast as the latency.
         self.bandwidth: float | None = None
         self.taps: list[Tap] = []
@@ -149,6 +151,18 @@ class SimNetwork:
             self._transports[receiver].push(PeerMessage(sender, frame))
         return len(ghosts)
 
+    def passes(self, sender: str, receiver: str) -> bool:
+        """Whether frames get through in this direction."""
+        link = self._links[sender, receiver]
+        return link.up and not link.silent and not link.blocked
+
+    @property
+    def troubled(self) -> bool:
+        """Frames are lost, late or doubled at random somewhere."""
+        return bool(self.loss or self.duplicate or self.bandwidth) or any(
+            link.latency is not None for link in self._links.values()
+        )
+
     def heal(self, a: str, b: str) -> None:
         """The cut is over: a link that was noticed dead is made anew, another goes on (with a gap)."""
         self._cuts.discard(frozenset((a, b)))
@@ -236,6 +250,8 @@ class SimNetwork:
                 self._transports[receiver].push(PeerMessage(sender, parsed))
 
         self.world.at(arrival, arrive)
+        if self.duplicate and carried.WhichOneof("body") in _GHOSTLY and rng.random() < self.duplicate:
+            self.world.at(arrival + high * rng.random(), arrive)
         return True
 
 

@@ -1,0 +1,239 @@
+"""What must hold at every moment, whatever the faults: checked while the simulation runs.
+
+Clients' promises are judged afterwards from the history (``chaos.checker``).
+Here is what only somebody who sees all nodes at once can know: that a leader
+was elected by votes that are on disks, that what is committed is on a majority
+of them, that a healthy leader is left alone.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Callable
+
+import xxhash
+
+from holdfast.chaos.checker.consensus import Consensus
+from holdfast.chaos.checker.history import History, Leader, Violation
+from holdfast.chaos.sim.cluster import SimCluster, SimNode
+from holdfast.cluster import events
+from holdfast.cluster.results import Role
+from holdfast.storage import journal
+from holdfast.v1 import peer_pb2
+
+_TRACE = struct.Struct(">dQQQQ")
+#: A deposed leader that a follower of the new one has heard from is told at once, seconds.
+_TOLD_WITHIN = 0.5
+#: A node that reaches no majority for this long has no business raising its term, seconds.
+_ALONE_FOR = 0.5
+
+
+class Oracle:
+    """A ``cluster.Watch`` that judges, keeps the timeline and the trace.
+
+    Args:
+        history: where leaders are noted.
+        note: the timeline.
+    """
+
+    def __init__(self, cluster: SimCluster, history: History, note: Callable[[str, str], None]) -> None:
+        self._cluster = cluster
+        self._history = history
+        self._note = note
+        self.consensus = Consensus()
+        self.violations: list[Violation] = []
+        self.trace = 0
+        self._quorum = len(cluster.ids) // 2 + 1
+        self._commit: dict[str, tuple[int, int]] = {}
+        self._heard: dict[tuple[str, str], float] = {}
+        #: Deposed leader -> (term, told since, by whom).
+        self._stale: dict[str, tuple[int, float, str]] = {}
+        self._disturbed = 0.0
+        cluster.network.taps.append(self._frame)
+
+    def disturbed(self) -> None:
+        """The network or a node has just been changed: what should happen soon may take longer."""
+        self._disturbed = self._cluster.world.now
+        self._stale.clear()
+
+    def all_violations(self) -> list[Violation]:
+        return self.violations + self.consensus.violations
+
+    def _violate(self, promise: str, detail: str) -> None:
+        self.violations.append(Violation(promise, detail, self._cluster.world.now))
+
+    # -- cluster.Watch ------------------------------------------------------------------
+
+    def started(self, node: SimNode) -> None:
+        assert node.engine is not None
+        self.disturbed()
+        self._commit.pop(node.node_id, None)
+        self.consensus.restarted(node.node_id, node.engine.core.applied_index)
+        self._note("start", node.node_id)
+
+    def crashed(self, node: SimNode) -> None:
+        self.disturbed()
+        self._commit.pop(node.node_id, None)
+        self._note("down", node.node_id if node.failure is None else f"{node.node_id}: {node.failure}")
+
+    def applying(self, node: SimNode, index: int, entry: bytes) -> None:
+        assert node.engine is not None
+        term = node.engine.core.journal.term(index) or 0
+        digest = xxhash.xxh3_64_digest(entry)
+        self.consensus.applied(node.node_id, index, term, digest, self._cluster.world.now)
+
+    def event(self, node: SimNode, event: object) -> None:
+        if isinstance(event, events.RoleChanged):
+            self._note("role", f"{node.node_id} {event.role.name.lower()} in term {event.term}")
+            if event.role is Role.LEADER:
+                self._elected(node, event.term)
+        elif isinstance(event, events.ElectionStarted):
+            if not event.pre_vote:
+                self._stands(node, event.term)
+        elif isinstance(event, events.SnapshotInstalled):
+            self.consensus.jumped(node.node_id, event.last_index)
+            self._note("snapshot", f"{node.node_id} installed, up to {event.last_index}")
+        elif isinstance(event, events.LogTruncated):
+            self._note("truncated", f"{node.node_id} from {event.from_index} of {event.last_index}")
+        elif isinstance(event, events.EngineFailed):
+            self._note("failed", f"{node.node_id}: {event.reason}")
+
+    def turned(self, node: SimNode) -> None:
+        engine = node.engine
+        now = self._cluster.world.now
+        if engine is None:
+            return
+        core = engine.core
+        commit, term = core.commit_index, core.term
+        self.trace = zlib.crc32(
+            _TRACE.pack(now, commit, term, core.applied_index, core.journal.last_index), self.trace
+        )
+        if core.leading:
+            before, in_term = self._commit.get(node.node_id, (0, 0))
+            if commit > before or term != in_term:
+                self._commit[node.node_id] = (commit, term)
+                if commit > before:
+                    self._committed(node, commit)
+            stale = self._stale.get(node.node_id)
+            if stale is not None:
+                self._lingers(node, stale, now)
+        elif self._stale:
+            self._stale.pop(node.node_id, None)
+
+    # -- what is judged ------------------------------------------------------------------
+
+    def _elected(self, node: SimNode, term: int) -> None:
+        assert node.engine is not None
+        log = node.engine.core.journal
+        now = self._cluster.world.now
+        self._history.add(Leader(node.node_id, term, now))
+        self.consensus.elected(node.node_id, term, now, lambda index: _term_at(log, index))
+        votes = 0
+        for voter in self._cluster.nodes.values():
+            held = journal.read_meta(voter.store.durable_view())
+            # Who has voted since in a later term may well have voted in this one.
+            votes += held.term > term or (held.term, held.voted_for) == (term, node.node_id)
+        if votes < self._quorum:
+            self._violate(
+                "durable-vote",
+                f"{node.node_id} leads in term {term}, and {votes} votes for it are on disks",
+            )
+
+    def _committed(self, node: SimNode, index: int) -> None:
+        assert node.engine is not None
+        term = node.engine.core.journal.term(index)
+        if term is None:
+            return
+        holders = [each.node_id for each in self._cluster.nodes.values() if _holds(each, index, term)]
+        self.consensus.committed(
+            node.node_id, index, term, self._cluster.world.now, holders, len(self._cluster.ids)
+        )
+
+    def _stands(self, node: SimNode, term: int) -> None:
+        """A node that has been cut off from a majority asks nobody to vote: it cannot win."""
+        cluster = self._cluster
+        if cluster.world.now - self._disturbed < _ALONE_FOR or cluster.network.troubled:
+            return
+        reached = 1 + sum(
+            cluster.network.passes(node.node_id, other) and cluster.network.passes(other, node.node_id)
+            for other in cluster.ids
+            if other != node.node_id
+        )
+        if reached < self._quorum:
+            self._violate(
+                "term-inflation",
+                f"{node.node_id} stands for term {term}, and it has reached {reached} nodes"
+                f" for {cluster.world.now - self._disturbed:.1f} s",
+            )
+
+    def _frame(self, sender: str, receiver: str, frame: peer_pb2.PeerFrame) -> peer_pb2.PeerFrame:
+        kind = frame.WhichOneof("body")
+        if kind == "append":
+            self._append_sent(sender, receiver, frame.term)
+        elif kind == "vote_reply" and frame.vote_reply.granted and not frame.vote_reply.pre_vote:
+            self._vote_sent(sender, receiver, frame.vote_reply.term)
+        return frame
+
+    def _append_sent(self, sender: str, receiver: str, term: int) -> None:
+        cluster = self._cluster
+        self._heard[receiver, sender] = cluster.world.now
+        target = cluster.nodes[receiver]
+        if sender in self._stale or target.engine is None or target.paused:
+            return
+        if (
+            target.engine.core.term > term
+            and target.busy_until <= cluster.world.now
+            and not cluster.network.troubled
+            and cluster.network.passes(sender, receiver)
+            and cluster.network.passes(receiver, sender)
+        ):
+            self._stale[sender] = (term, cluster.world.now, receiver)
+
+    def _lingers(self, node: SimNode, stale: tuple[int, float, str], now: float) -> None:
+        term, since, by = stale
+        assert node.engine is not None
+        if node.engine.core.term != term:
+            del self._stale[node.node_id]
+        elif now - since > _TOLD_WITHIN and not self._cluster.network.troubled:
+            del self._stale[node.node_id]
+            self._violate(
+                "stale-leader-lingers",
+                f"{node.node_id} leads on in term {term}, {now - since:.2f} s after {by} heard of it"
+                " and knew a higher one",
+            )
+
+    def _vote_sent(self, voter: str, candidate: str, term: int) -> None:
+        """A voter that hears a live leader has no reason to help another depose it."""
+        cluster = self._cluster
+        now = cluster.world.now
+        settings = cluster.settings
+        if now - self._disturbed < settings.election_max or cluster.network.troubled:
+            return
+        leader = cluster.leader()
+        if leader is None or leader.engine is None or leader.node_id in (voter, candidate):
+            return
+        if leader.engine.core.term >= term or leader.busy_until > now or self.handing_over:
+            return
+        heard = self._heard.get((voter, leader.node_id), 0.0)
+        if now - heard < settings.election_min / 2 and cluster.network.passes(leader.node_id, voter):
+            self._violate(
+                "healthy-leader-deposed",
+                f"{voter} votes for {candidate} in term {term}, {now - heard:.3f} s after it heard"
+                f" the leader {leader.node_id}, which is well",
+            )
+
+    #: Set while a leader has been told to hand over.
+    handing_over = False
+
+
+def _term_at(log: object, index: int) -> int | None:
+    term: int | None = log.term(index)  # type: ignore[attr-defined]
+    return term
+
+
+def _holds(node: SimNode, index: int, term: int) -> bool:
+    """Whether the entry survives a power cut of the node now."""
+    view = node.store.durable_view()
+    held = journal.read_term(view, index)
+    return held == term if held is not None else journal.read_meta(view).base_index >= index

@@ -1,0 +1,152 @@
+"""What is going to happen in a run, as data: drawn from a seed, shrunk, printed.
+
+Each seed draws the kinds of faults it uses before it draws the faults (swarm
+testing: Groce et al. 2012), so that one run is all about partitions and the
+next about disks; a run of everything at once finds less.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, replace
+
+from holdfast.cluster.raft.settings import EngineSettings
+
+#: Kinds of faults, and how often each is drawn.
+KINDS: dict[str, float] = {
+    "crash": 3.0,  # kill -9, back after a while
+    "crash_all": 0.7,
+    "power": 3.0,  # power goes in the middle of the next commit
+    "power_all": 1.5,  # of all nodes at once
+    "pause": 2.0,  # SIGSTOP
+    "isolate": 3.0,  # one node from all others
+    "split": 1.0,  # a minority from a majority
+    "cut": 1.5,  # one pair: a bridge
+    "one_way": 2.0,  # one direction of one pair, or of all of one node
+    "reconnect": 1.5,  # a link breaks and is made anew
+    "loss": 1.0,
+    "slow_net": 1.5,  # latency beyond election timeouts
+    "duplicate": 1.0,  # frames arrive twice
+    "ghosts": 1.0,  # frames of earlier terms and connections arrive again
+    "slow_disk": 2.0,
+    "failed_fsync": 1.0,
+    "full_disk": 1.0,
+    "rot": 1.0,  # a bit of a stored row flips
+    "torn": 0.5,  # the end of a stored row is lost
+    "wipe": 1.0,  # the node comes back with an empty disk
+    "clock_jump": 1.0,
+    "drift": 0.7,
+    "transfer": 1.0,  # the leader hands over
+    "client_cut": 1.5,  # clients do not reach a node
+    "foreign": 0.5,  # entries of a kind nobody knows
+    "bad_snapshot": 0.5,  # a snapshot that is damaged and has the right checksum
+}
+
+#: Bounds drawn tight, each in its own way, so that their edges are met.
+SETTINGS: tuple[EngineSettings, ...] = (
+    EngineSettings(),
+    EngineSettings(heartbeat=0.1, election_min=0.6, election_max=1.2, leader_fallback=1.8),
+    EngineSettings(window_messages=2, message_entries=1),
+    EngineSettings(entry_ops=1, message_entries=3, window_bytes=600, message_bytes=300),
+    EngineSettings(early_results=False),
+    EngineSettings(apply_entries=1),
+    EngineSettings(cache_bytes=200),
+    EngineSettings(
+        keep_entries=5,
+        keep_entries_for_laggards=8,
+        entry_ops=1,
+        snapshot_chunk_bytes=400,
+        snapshot_window_bytes=2000,
+        snapshot_retry=0.1,
+    ),
+    EngineSettings(
+        keep_entries=3,
+        keep_entries_for_laggards=20,
+        trim_rows_per_turn=2,
+        early_results=False,
+        snapshot_chunk_bytes=2000,
+        snapshot_stall=1.0,
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One fault.
+
+    Attributes:
+        at: when it begins, seconds from the start of the storm.
+        span: how long it lasts, seconds.
+        target: a node, or ``leader``, which is looked up when it begins.
+        other: a second node, where it takes two.
+        amount: between 0 and 1; what it means depends on the kind.
+    """
+
+    at: float
+    kind: str
+    target: str
+    other: str
+    span: float
+    amount: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.at:7.3f}s {self.kind} {self.target}/{self.other} for {self.span:.3f}s ({self.amount:.2f})"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A run.
+
+    Attributes:
+        storm: seconds during which faults begin; calm follows.
+        settings: index into ``SETTINGS``.
+    """
+
+    seed: int
+    nodes: int
+    settings: int
+    storm: float
+    faults: tuple[Fault, ...]
+
+    def without(self, drop: set[int]) -> Plan:
+        """The same without the faults at these places."""
+        return replace(self, faults=tuple(f for i, f in enumerate(self.faults) if i not in drop))
+
+    def __str__(self) -> str:
+        lines = [
+            f"seed {self.seed}: {self.nodes} nodes, settings {self.settings}, {self.storm:.1f} s of storm"
+        ]
+        return "\n".join(lines + [f"  {fault}" for fault in self.faults])
+
+
+def make_plan(seed: int, *, kinds: tuple[str, ...] = (), nodes: int = 0, settings: int = -1) -> Plan:
+    """Draw a plan.
+
+    Args:
+        kinds: draw from these only.
+        nodes, settings: instead of drawing them.
+    """
+    rng = random.Random(f"plan/{seed}")
+    count = nodes or (5 if rng.random() < 0.2 else 3)
+    ids = [f"n{number}" for number in range(1, count + 1)]
+    choice = rng.randrange(len(SETTINGS))
+    pool = list(kinds or KINDS)
+    swarm = rng.sample(pool, min(len(pool), rng.randrange(2, 9)))
+    weights = [KINDS[kind] for kind in swarm]
+    storm = 4.0 + 5.0 * rng.random()
+    pace = rng.choice((0.15, 0.3, 0.3, 0.6, 1.0))
+    at = 0.2
+    faults: list[Fault] = []
+    while True:
+        at += rng.expovariate(1 / pace)
+        if at >= storm:
+            break
+        kind = rng.choices(swarm, weights)[0]
+        target = "leader" if rng.random() < 0.55 else rng.choice(ids)
+        span = rng.choice((0.003, 0.05, 0.3, 1.0, 2.5)) * (0.3 + rng.random())
+        faults.append(
+            Fault(round(at, 4), kind, target, rng.choice(ids), round(span, 4), round(rng.random(), 3))
+        )
+    return Plan(seed, count, choice if settings < 0 else settings, storm, tuple(faults))

@@ -1,0 +1,200 @@
+"""Planted bugs: what the simulator must find, or it is worth nothing.
+
+Each is the absence of something that keeps promises: a cure of the consensus
+engine switched off (``cluster/raft/cures.py``), or a part of the broker, the
+client or the disk replaced by a careless one for the length of a run.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+from holdfast.chaos.sim.disk import SimStore
+from holdfast.cluster.delivery.group import Group
+from holdfast.cluster.delivery.members import Flow, Member
+from holdfast.cluster.raft.cures import ALL, Cures
+from holdfast.cluster.raft.journal import StoreJournal
+from holdfast.cluster.state import append as state_append
+from holdfast.cluster.state import machine as state_machine
+from holdfast.cluster.state.context import EntryContext
+from holdfast.cluster.state.machine import Applied, StateMachine
+from holdfast.rpc.bridge import EngineBridge
+from holdfast.rpc.services.subscribe import SubscribeService
+from holdfast.storage import groups, journal, snapshot
+from holdfast.storage.port import Table, Writer
+from holdfast.v1 import log_pb2
+
+
+@dataclass(frozen=True, slots=True)
+class Sabotage:
+    """One planted bug.
+
+    Attributes:
+        cures: of the engine, for the run.
+        planted: the careless parts, in place while the context is open.
+    """
+
+    name: str
+    summary: str
+    cures: Cures = ALL
+    planted: Callable[[], AbstractContextManager[None]] = nullcontext
+
+
+NONE = Sabotage("", "nothing is planted")
+
+
+@contextmanager
+def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
+    before = vars(owner)[name]
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        setattr(owner, name, before)
+
+
+def _dedup_off() -> AbstractContextManager[None]:
+    return _replaced(state_append, "check_sequence", lambda *_: None)
+
+
+def _apply_by_chance() -> AbstractContextManager[None]:
+    numbers = itertools.count()
+    stock = StateMachine.apply
+
+    def apply(self: StateMachine, w: Writer, index: int, entry: bytes) -> Applied:
+        # Every machine stamps in its own way: what a local clock or a hash seed would do.
+        number = vars_of.setdefault(id(self), next(numbers))
+        if index % 7 == 0:
+            entry = entry[:8] + bytes([entry[8] ^ (number % 4)]) + entry[9:]
+        return stock(self, w, index, entry)
+
+    vars_of: dict[int, int] = {}
+    return _replaced(StateMachine, "apply", apply)
+
+
+def _commit_before_delivery() -> AbstractContextManager[None]:
+    stock = Group.delivered
+
+    def delivered(self: Group, member: Member, flow: Flow, end: int, records: int) -> None:
+        first = flow.window.next_offset
+        stock(self, member, flow, end, records)
+        if end > first:
+            self.ack(member, flow.topic, flow.partition, first, end - 1)
+
+    return _replaced(Group, "delivered", delivered)
+
+
+def _offsets_go_back() -> AbstractContextManager[None]:
+    stock = state_machine._HANDLERS["commit_offsets"]
+
+    def commit(context: EntryContext, op: log_pb2.CommitOffsetsOp) -> log_pb2.OpResult:
+        result = stock(context, op)
+        for wanted in op.offsets:
+            # Whoever comes last is right, though commits pass each other on the way.
+            low = max(0, wanted.offset - 3)
+            groups.commit_offset(context.w, op.group, wanted.topic_id, wanted.partition, low)
+        return result
+
+    return _replaced(state_machine, "_HANDLERS", {**state_machine._HANDLERS, "commit_offsets": commit})
+
+
+def _start_at_the_end() -> AbstractContextManager[None]:
+    stock = SubscribeService._opening
+
+    def opening(self: SubscribeService, reader: Any, group: str, topic: str, key: Any, start: Any) -> Any:
+        first, committed = stock(self, reader, group, topic, key, start)
+        return (first if committed is None else first + 2), committed
+
+    return _replaced(SubscribeService, "_opening", opening)
+
+
+def _local_reads() -> AbstractContextManager[None]:
+    async def barrier(self: EngineBridge, timeout: float) -> int:
+        self.check_open()
+        return self.progress.visible_index
+
+    return _replaced(EngineBridge, "barrier", barrier)
+
+
+def _torn_commits() -> AbstractContextManager[None]:
+    stock = SimStore.power_cut
+
+    def power_cut(self: SimStore) -> None:
+        # A part of the open transaction is on the disk: the order of tables, not of time.
+        kept = [change for change in self._undo if change[0] is not Table.META]
+        self._undo[:] = [change for change in self._undo if change[0] is Table.META]
+        if len(kept) > 1:
+            self._undo += kept[len(kept) // 2 :]
+        stock(self)
+
+    return _replaced(SimStore, "power_cut", power_cut)
+
+
+def _lying_disk() -> AbstractContextManager[None]:
+    stock = SimStore.commit
+
+    def commit(self: SimStore) -> None:
+        # fdatasync that returns at once: what it covers is durable one commit later.
+        self._lose_unsynced = True
+        self.sync()
+        stock(self)
+
+    return _replaced(SimStore, "commit", commit)
+
+
+def _applied_ahead() -> AbstractContextManager[None]:
+    """The applied index is not stored with the effects: after a restart entries run again."""
+    stock = StoreJournal.set_applied
+
+    def set_applied(self: StoreJournal, index: int) -> None:
+        stock(self, index if index % 5 == 0 else index - index % 5)
+
+    return _replaced(StoreJournal, "set_applied", set_applied)
+
+
+def _snapshot_without_producers() -> AbstractContextManager[None]:
+    left = {table: number for table, number in snapshot._NUMBER.items() if table is not Table.PRODUCERS}
+    return _replaced(snapshot, "_NUMBER", left)
+
+
+def _checksums_off() -> AbstractContextManager[None]:
+    return _replaced(journal, "_verified", _believe)
+
+
+def _believe(index: int, value: bytes) -> journal.JournalRow:
+    _, term, kind = journal._ROW.unpack_from(value)
+    return journal.JournalRow(index, term, kind, value[journal.ROW_HEADER :])
+
+
+def _cure(name: str) -> Sabotage:
+    return Sabotage(
+        name,
+        f"the engine's cure {name} is off",
+        cures=dataclasses.replace(ALL, **{name: False}),
+    )
+
+
+_PLANTED = (
+    Sabotage("dedup_off", "retries are stored again", planted=_dedup_off),
+    Sabotage("apply_by_chance", "applying an entry is not deterministic", planted=_apply_by_chance),
+    Sabotage("commit_before_delivery", "offsets are committed when sent", planted=_commit_before_delivery),
+    Sabotage("offsets_go_back", "a late commit overwrites a newer one", planted=_offsets_go_back),
+    Sabotage("skip_at_start", "a session starts beyond the committed offset", planted=_start_at_the_end),
+    Sabotage("local_reads", "reads ask no leader", planted=_local_reads),
+    Sabotage("torn_commits", "a power cut leaves half a transaction", planted=_torn_commits),
+    Sabotage("lying_disk", "fsync returns before the data is on the disk", planted=_lying_disk),
+    Sabotage("apply_twice", "the applied index is stored apart from its effects", planted=_applied_ahead),
+    Sabotage("snapshot_forgets", "a snapshot leaves producers out", planted=_snapshot_without_producers),
+    Sabotage("checksums_off", "stored rows are believed", planted=_checksums_off),
+)
+
+#: Every planted bug by name.
+SABOTAGES: dict[str, Sabotage] = {
+    sabotage.name: sabotage
+    for sabotage in (*(_cure(field.name) for field in dataclasses.fields(Cures)), *_PLANTED)
+}
