@@ -38,7 +38,10 @@ class BrokerProcess:
         self.client_address = client
         self.peer_address = peer
         self.log_path = data_dir.with_suffix(".log")
-        self._env = dict(env)
+        #: The settings, of the next start on.
+        self.env = dict(env)
+        #: Goes before the command line, such as ``ip netns exec NAME``; must end by running it in its place.
+        self.prefix: list[str] = []
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -58,8 +61,8 @@ class BrokerProcess:
         inherited = {k: v for k, v in os.environ.items() if not k.startswith("HOLDFAST_")}
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "holdfast.cli", "serve"],
-                env=inherited | self._env,
+                [*self.prefix, sys.executable, "-m", "holdfast.cli", "serve"],
+                env=inherited | self.env,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
