@@ -1,0 +1,96 @@
+"""Samples of a whole run, and what they say."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from holdfast.chaos.soak.plot import Mark, Panel, Point
+from holdfast.chaos.soak.probe import MB, NodeSample
+from holdfast.chaos.soak.returns import Return
+from holdfast.chaos.soak.slope import Trend, judge
+
+#: Rows that would pile up if something were never forgotten.
+_TABLES = ("journal", "index", "refs", "producers", "offsets", "topics", "partitions", "groups")
+
+
+@dataclass
+class Watch:
+    """``nodes``: samples by broker; ``client``: the load generator's own memory, bytes.
+
+    A broker that was restarted begins anew, which would hide a leak: its memory is
+    shown, and not judged. Rows and disk are the state's, and are judged on all.
+    """
+
+    nodes: dict[str, list[tuple[float, NodeSample]]] = field(default_factory=dict)
+    client: list[Point] = field(default_factory=list)
+    remembered: list[Point] = field(default_factory=list)
+    published: list[Point] = field(default_factory=list)
+    returns: list[Return] = field(default_factory=list)
+    restarted: set[str] = field(default_factory=set)
+
+    def note(self, at: float, node: str, sample: NodeSample) -> None:
+        self.nodes.setdefault(node, []).append((at, sample))
+
+    @property
+    def steady(self) -> list[str]:
+        """Brokers that ran all the time."""
+        return [node for node in self.nodes if node not in self.restarted]
+
+    def rss_mb(self, node: str) -> list[Point]:
+        return [(t, s.rss_anon / MB) for t, s in self.nodes[node]]
+
+    def disk_mb(self, node: str) -> list[Point]:
+        return [(t, s.disk / MB) for t, s in self.nodes[node]]
+
+    def rows(self, node: str, table: str) -> list[Point]:
+        return [(t, float(s.rows[table])) for t, s in self.nodes[node]]
+
+    def trends(self) -> dict[str, Trend]:
+        """What is judged, by name. Memory and disk in MB; rows may grow by a tenth, or by 500."""
+        found: dict[str, Trend] = {"client memory": judge([(t, v / MB) for t, v in self.client])}
+        for node in self.steady:
+            found[f"{node} memory"] = judge(self.rss_mb(node))
+            found[f"{node} disk"] = judge(self.disk_mb(node))
+            for table in _TABLES:
+                found[f"{node} rows of {table}"] = judge(self.rows(node, table), share=0.1, allowance=500)
+        return found
+
+    def panels(self) -> list[Panel]:
+        """For the report."""
+        base = [(t, float(s.last_log_index - s.first_log_index)) for t, s in self._leader()]
+        rate = [
+            (t, (n - before) / max(t - since, 1e-9))
+            for (since, before), (t, n) in zip(self.published, self.published[1:], strict=False)
+        ]
+        memory: dict[str, list[Point]] = {node: self.rss_mb(node) for node in self.nodes}
+        memory["load generator"] = [(t, v / MB) for t, v in self.client]
+        leader_rows = {
+            table: [(t, float(s.rows[table])) for t, s in self._leader()]
+            for table in ("journal", "index", "refs")
+        }
+        small_rows = {
+            table: [(t, float(s.rows[table])) for t, s in self._leader()]
+            for table in ("producers", "offsets", "groups", "topics", "partitions")
+        }
+        return [
+            Panel("Own memory (RssAnon)", "MB", dict(memory)),
+            Panel("Data file, allocated", "MB", {node: self.disk_mb(node) for node in self.nodes}),
+            Panel(
+                "Free pages inside the data file",
+                "",
+                {
+                    node: [(t, float(s.free_pages)) for t, s in samples]
+                    for node, samples in self.nodes.items()
+                },
+            ),
+            Panel("Rows of the leader: log and indexes", "", {**leader_rows, "log length": base}),
+            Panel("Rows of the leader: producers, offsets, groups, topics", "", dict(small_rows)),
+            Panel("Records acknowledged per second", "/s", {"acknowledged": rate}),
+        ]
+
+    def marks(self) -> list[Mark]:
+        return [Mark(r.at, str(r), "#d62728" if r.wiped else "#888") for r in self.returns]
+
+    def _leader(self) -> list[tuple[float, NodeSample]]:
+        samples = [(t, s) for line in self.nodes.values() for t, s in line if s.leads]
+        return sorted(samples, key=lambda pair: pair[0])
