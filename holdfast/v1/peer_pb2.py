@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from holdfast.v1 import errors_pb2 as holdfast_dot_v1_dot_errors__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16holdfast/v1/peer.proto\x12\x0bholdfast.v1\x1a\x18holdfast/v1/errors.proto\"\xe3\x06\n\tPeerFrame\x12\x0c\n\x04term\x18\x01 \x01(\x04\x12\x0f\n\x07\x62oot_id\x18\x02 \x01(\x04\x12#\n\x05hello\x18\x03 \x01(\x0b\x32\x12.holdfast.v1.HelloH\x00\x12,\n\x06\x61ppend\x18\x04 \x01(\x0b\x32\x1a.holdfast.v1.AppendEntriesH\x00\x12\x30\n\x0c\x61ppend_reply\x18\x05 \x01(\x0b\x32\x18.holdfast.v1.AppendReplyH\x00\x12\x30\n\x0cvote_request\x18\x06 \x01(\x0b\x32\x18.holdfast.v1.VoteRequestH\x00\x12,\n\nvote_reply\x18\x07 \x01(\x0b\x32\x16.holdfast.v1.VoteReplyH\x00\x12\x34\n\x0esnapshot_chunk\x18\x08 \x01(\x0b\x32\x1a.holdfast.v1.SnapshotChunkH\x00\x12\x34\n\x0esnapshot_reply\x18\t \x01(\x0b\x32\x1a.holdfast.v1.SnapshotReplyH\x00\x12\x36\n\x0f\x66orward_request\x18\n \x01(\x0b\x32\x1b.holdfast.v1.ForwardRequestH\x00\x12\x32\n\rforward_reply\x18\x0b \x01(\x0b\x32\x19.holdfast.v1.ForwardReplyH\x00\x12;\n\x12read_index_request\x18\x0c \x01(\x0b\x32\x1d.holdfast.v1.ReadIndexRequestH\x00\x12\x37\n\x10read_index_reply\x18\r \x01(\x0b\x32\x1b.holdfast.v1.ReadIndexReplyH\x00\x12.\n\x0btimeout_now\x18\x0e \x01(\x0b\x32\x17.holdfast.v1.TimeoutNowH\x00\x12\x38\n\x10\x66orward_requests\x18\x0f \x01(\x0b\x32\x1c.holdfast.v1.ForwardRequestsH\x00\x12\x36\n\x0f\x66orward_replies\x18\x10 \x01(\x0b\x32\x1b.holdfast.v1.ForwardRepliesH\x00\x12,\n\njoin_query\x18\x11 \x01(\x0b\x32\x16.holdfast.v1.JoinQueryH\x00\x12,\n\njoin_reply\x18\x12 \x01(\x0b\x32\x16.holdfast.v1.JoinReplyH\x00\x42\x06\n\x04\x62ody\"x\n\x05Hello\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x12\n\ncluster_id\x18\x02 \x01(\t\x12\x0f\n\x07node_id\x18\x03 \x01(\t\x12\x18\n\x10software_version\x18\x04 \x01(\t\x12\x16\n\x0e\x63lient_address\x18\x05 \x01(\t\"F\n\x08LogEntry\x12\r\n\x05index\x18\x01 \x01(\x04\x12\x0c\n\x04term\x18\x02 \x01(\x04\x12\x0f\n\x07\x63ommand\x18\x03 \x01(\x0c\x12\x0c\n\x04kind\x18\x04 \x01(\r\"\x83\x01\n\rAppendEntries\x12\x12\n\nprev_index\x18\x01 \x01(\x04\x12\x11\n\tprev_term\x18\x02 \x01(\x04\x12\x14\n\x0c\x63ommit_index\x18\x03 \x01(\x04\x12&\n\x07\x65ntries\x18\x04 \x03(\x0b\x32\x15.holdfast.v1.LogEntry\x12\r\n\x05round\x18\x05 \x01(\x04\"\xb7\x01\n\x0b\x41ppendReply\x12\x0f\n\x07success\x18\x01 \x01(\x08\x12\x13\n\x0bmatch_index\x18\x02 \x01(\x04\x12\x12\n\nlast_index\x18\x03 \x01(\x04\x12\r\n\x05round\x18\x04 \x01(\x04\x12\x15\n\rrejected_prev\x18\x05 \x01(\x04\x12\x0f\n\x07no_room\x18\x06 \x01(\x08\x12\x13\n\x0bstorage_low\x18\x07 \x01(\x08\x12\x11\n\tuncounted\x18\x08 \x01(\x08\x12\x0f\n\x07joining\x18\t \x01(\x08\"f\n\x0bVoteRequest\x12\x10\n\x08pre_vote\x18\x01 \x01(\x08\x12\x0c\n\x04term\x18\x02 \x01(\x04\x12\x12\n\nlast_index\x18\x03 \x01(\x04\x12\x11\n\tlast_term\x18\x04 \x01(\x04\x12\x10\n\x08transfer\x18\x05 \x01(\x08\"<\n\tVoteReply\x12\x10\n\x08pre_vote\x18\x01 \x01(\x08\x12\x0c\n\x04term\x18\x02 \x01(\x04\x12\x0f\n\x07granted\x18\x03 \x01(\x08\"\xab\x01\n\rSnapshotChunk\x12\x13\n\x0bsnapshot_id\x18\x01 \x01(\x04\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x12\x0e\n\x06\x63rc32c\x18\x03 \x01(\x07\x12\x0c\n\x04\x64\x61ta\x18\x04 \x01(\x0c\x12\x0c\n\x04last\x18\x05 \x01(\x08\x12\x12\n\nlast_index\x18\x06 \x01(\x04\x12\x11\n\tlast_term\x18\x07 \x01(\x04\x12\r\n\x05round\x18\x08 \x01(\x04\x12\x13\n\x0bstore_bytes\x18\t \x01(\x04\"\x7f\n\rSnapshotReply\x12\x13\n\x0bsnapshot_id\x18\x01 \x01(\x04\x12\x13\n\x0bnext_offset\x18\x02 \x01(\x04\x12\x11\n\tinstalled\x18\x03 \x01(\x08\x12\x0f\n\x07refused\x18\x04 \x01(\x08\x12\r\n\x05round\x18\x05 \x01(\x04\x12\x11\n\tuncounted\x18\x06 \x01(\x08\"(\n\x0e\x46orwardRequest\x12\n\n\x02id\x18\x01 \x01(\x04\x12\n\n\x02op\x18\x02 \x01(\x0c\"\\\n\x0c\x46orwardReply\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x0e\n\x06result\x18\x02 \x01(\x0c\x12!\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.holdfast.v1.Error\x12\r\n\x05index\x18\x04 \x01(\x04\"@\n\x0f\x46orwardRequests\x12-\n\x08requests\x18\x01 \x03(\x0b\x32\x1b.holdfast.v1.ForwardRequest\"<\n\x0e\x46orwardReplies\x12*\n\x07replies\x18\x01 \x03(\x0b\x32\x19.holdfast.v1.ForwardReply\"\x1e\n\x10ReadIndexRequest\x12\n\n\x02id\x18\x01 \x01(\x04\"N\n\x0eReadIndexReply\x12\n\n\x02id\x18\x01 \x01(\x04\x12\r\n\x05index\x18\x02 \x01(\x04\x12!\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.holdfast.v1.Error\"\x0c\n\nTimeoutNow\"\x1a\n\tJoinQuery\x12\r\n\x05nonce\x18\x01 \x01(\x04\"O\n\tJoinReply\x12\r\n\x05nonce\x18\x01 \x01(\x04\x12\r\n\x05\x66resh\x18\x02 \x01(\x08\x12\x0e\n\x06joined\x18\x03 \x01(\x08\x12\x14\n\x0c\x63ommit_index\x18\x04 \x01(\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16holdfast/v1/peer.proto\x12\x0bholdfast.v1\x1a\x18holdfast/v1/errors.proto\"\xbf\x07\n\tPeerFrame\x12\x0c\n\x04term\x18\x01 \x01(\x04\x12\x0f\n\x07\x62oot_id\x18\x02 \x01(\x04\x12#\n\x05hello\x18\x03 \x01(\x0b\x32\x12.holdfast.v1.HelloH\x00\x12,\n\x06\x61ppend\x18\x04 \x01(\x0b\x32\x1a.holdfast.v1.AppendEntriesH\x00\x12\x30\n\x0c\x61ppend_reply\x18\x05 \x01(\x0b\x32\x18.holdfast.v1.AppendReplyH\x00\x12\x30\n\x0cvote_request\x18\x06 \x01(\x0b\x32\x18.holdfast.v1.VoteRequestH\x00\x12,\n\nvote_reply\x18\x07 \x01(\x0b\x32\x16.holdfast.v1.VoteReplyH\x00\x12\x34\n\x0esnapshot_chunk\x18\x08 \x01(\x0b\x32\x1a.holdfast.v1.SnapshotChunkH\x00\x12\x34\n\x0esnapshot_reply\x18\t \x01(\x0b\x32\x1a.holdfast.v1.SnapshotReplyH\x00\x12\x36\n\x0f\x66orward_request\x18\n \x01(\x0b\x32\x1b.holdfast.v1.ForwardRequestH\x00\x12\x32\n\rforward_reply\x18\x0b \x01(\x0b\x32\x19.holdfast.v1.ForwardReplyH\x00\x12;\n\x12read_index_request\x18\x0c \x01(\x0b\x32\x1d.holdfast.v1.ReadIndexRequestH\x00\x12\x37\n\x10read_index_reply\x18\r \x01(\x0b\x32\x1b.holdfast.v1.ReadIndexReplyH\x00\x12.\n\x0btimeout_now\x18\x0e \x01(\x0b\x32\x17.holdfast.v1.TimeoutNowH\x00\x12\x38\n\x10\x66orward_requests\x18\x0f \x01(\x0b\x32\x1c.holdfast.v1.ForwardRequestsH\x00\x12\x36\n\x0f\x66orward_replies\x18\x10 \x01(\x0b\x32\x1b.holdfast.v1.ForwardRepliesH\x00\x12,\n\njoin_query\x18\x11 \x01(\x0b\x32\x16.holdfast.v1.JoinQueryH\x00\x12,\n\njoin_reply\x18\x12 \x01(\x0b\x32\x16.holdfast.v1.JoinReplyH\x00\x12.\n\x0brow_request\x18\x13 \x01(\x0b\x32\x17.holdfast.v1.RowRequestH\x00\x12*\n\trow_reply\x18\x14 \x01(\x0b\x32\x15.holdfast.v1.RowReplyH\x00\x42\x06\n\x04\x62ody\"x\n\x05Hello\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x12\n\ncluster_id\x18\x02 \x01(\t\x12\x0f\n\x07node_id\x18\x03 \x01(\t\x12\x18\n\x10software_version\x18\x04 \x01(\t\x12\x16\n\x0e\x63lient_address\x18\x05 \x01(\t\"F\n\x08LogEntry\x12\r\n\x05index\x18\x01 \x01(\x04\x12\x0c\n\x04term\x18\x02 \x01(\x04\x12\x0f\n\x07\x63ommand\x18\x03 \x01(\x0c\x12\x0c\n\x04kind\x18\x04 \x01(\r\"\x83\x01\n\rAppendEntries\x12\x12\n\nprev_index\x18\x01 \x01(\x04\x12\x11\n\tprev_term\x18\x02 \x01(\x04\x12\x14\n\x0c\x63ommit_index\x18\x03 \x01(\x04\x12&\n\x07\x65ntries\x18\x04 \x03(\x0b\x32\x15.holdfast.v1.LogEntry\x12\r\n\x05round\x18\x05 \x01(\x04\"\xb7\x01\n\x0b\x41ppendReply\x12\x0f\n\x07success\x18\x01 \x01(\x08\x12\x13\n\x0bmatch_index\x18\x02 \x01(\x04\x12\x12\n\nlast_index\x18\x03 \x01(\x04\x12\r\n\x05round\x18\x04 \x01(\x04\x12\x15\n\rrejected_prev\x18\x05 \x01(\x04\x12\x0f\n\x07no_room\x18\x06 \x01(\x08\x12\x13\n\x0bstorage_low\x18\x07 \x01(\x08\x12\x11\n\tuncounted\x18\x08 \x01(\x08\x12\x0f\n\x07joining\x18\t \x01(\x08\"f\n\x0bVoteRequest\x12\x10\n\x08pre_vote\x18\x01 \x01(\x08\x12\x0c\n\x04term\x18\x02 \x01(\x04\x12\x12\n\nlast_index\x18\x03 \x01(\x04\x12\x11\n\tlast_term\x18\x04 \x01(\x04\x12\x10\n\x08transfer\x18\x05 \x01(\x08\"<\n\tVoteReply\x12\x10\n\x08pre_vote\x18\x01 \x01(\x08\x12\x0c\n\x04term\x18\x02 \x01(\x04\x12\x0f\n\x07granted\x18\x03 \x01(\x08\"\xab\x01\n\rSnapshotChunk\x12\x13\n\x0bsnapshot_id\x18\x01 \x01(\x04\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x12\x0e\n\x06\x63rc32c\x18\x03 \x01(\x07\x12\x0c\n\x04\x64\x61ta\x18\x04 \x01(\x0c\x12\x0c\n\x04last\x18\x05 \x01(\x08\x12\x12\n\nlast_index\x18\x06 \x01(\x04\x12\x11\n\tlast_term\x18\x07 \x01(\x04\x12\r\n\x05round\x18\x08 \x01(\x04\x12\x13\n\x0bstore_bytes\x18\t \x01(\x04\"\x7f\n\rSnapshotReply\x12\x13\n\x0bsnapshot_id\x18\x01 \x01(\x04\x12\x13\n\x0bnext_offset\x18\x02 \x01(\x04\x12\x11\n\tinstalled\x18\x03 \x01(\x08\x12\x0f\n\x07refused\x18\x04 \x01(\x08\x12\r\n\x05round\x18\x05 \x01(\x04\x12\x11\n\tuncounted\x18\x06 \x01(\x08\"(\n\x0e\x46orwardRequest\x12\n\n\x02id\x18\x01 \x01(\x04\x12\n\n\x02op\x18\x02 \x01(\x0c\"\\\n\x0c\x46orwardReply\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x0e\n\x06result\x18\x02 \x01(\x0c\x12!\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.holdfast.v1.Error\x12\r\n\x05index\x18\x04 \x01(\x04\"@\n\x0f\x46orwardRequests\x12-\n\x08requests\x18\x01 \x03(\x0b\x32\x1b.holdfast.v1.ForwardRequest\"<\n\x0e\x46orwardReplies\x12*\n\x07replies\x18\x01 \x03(\x0b\x32\x19.holdfast.v1.ForwardReply\"\x1e\n\x10ReadIndexRequest\x12\n\n\x02id\x18\x01 \x01(\x04\"N\n\x0eReadIndexReply\x12\n\n\x02id\x18\x01 \x01(\x04\x12\r\n\x05index\x18\x02 \x01(\x04\x12!\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.holdfast.v1.Error\"\x0c\n\nTimeoutNow\"\x1a\n\tJoinQuery\x12\r\n\x05nonce\x18\x01 \x01(\x04\"O\n\tJoinReply\x12\r\n\x05nonce\x18\x01 \x01(\x04\x12\r\n\x05\x66resh\x18\x02 \x01(\x08\x12\x0e\n\x06joined\x18\x03 \x01(\x08\x12\x14\n\x0c\x63ommit_index\x18\x04 \x01(\x04\"H\n\nRowRequest\x12\n\n\x02id\x18\x01 \x01(\x04\x12\r\n\x05index\x18\x02 \x01(\x04\x12\x0c\n\x04term\x18\x03 \x01(\x04\x12\x11\n\tindex_key\x18\x04 \x01(\x0c\"\xaa\x01\n\x08RowReply\x12\n\n\x02id\x18\x01 \x01(\x04\x12\r\n\x05\x66ound\x18\x02 \x01(\x08\x12\r\n\x05index\x18\x03 \x01(\x04\x12\x0c\n\x04term\x18\x04 \x01(\x04\x12\x0c\n\x04kind\x18\x05 \x01(\r\x12\x0f\n\x07\x63ommand\x18\x06 \x01(\x0c\x12\x0e\n\x06\x63rc32c\x18\x07 \x01(\x07\x12\x11\n\tcommitted\x18\x08 \x01(\x08\x12\x11\n\tindex_key\x18\t \x01(\x0c\x12\x11\n\tindex_row\x18\n \x01(\x0c\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,39 +33,43 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'holdfast.v1.peer_pb2', _glo
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_PEERFRAME']._serialized_start=66
-  _globals['_PEERFRAME']._serialized_end=933
-  _globals['_HELLO']._serialized_start=935
-  _globals['_HELLO']._serialized_end=1055
-  _globals['_LOGENTRY']._serialized_start=1057
-  _globals['_LOGENTRY']._serialized_end=1127
-  _globals['_APPENDENTRIES']._serialized_start=1130
-  _globals['_APPENDENTRIES']._serialized_end=1261
-  _globals['_APPENDREPLY']._serialized_start=1264
-  _globals['_APPENDREPLY']._serialized_end=1447
-  _globals['_VOTEREQUEST']._serialized_start=1449
-  _globals['_VOTEREQUEST']._serialized_end=1551
-  _globals['_VOTEREPLY']._serialized_start=1553
-  _globals['_VOTEREPLY']._serialized_end=1613
-  _globals['_SNAPSHOTCHUNK']._serialized_start=1616
-  _globals['_SNAPSHOTCHUNK']._serialized_end=1787
-  _globals['_SNAPSHOTREPLY']._serialized_start=1789
-  _globals['_SNAPSHOTREPLY']._serialized_end=1916
-  _globals['_FORWARDREQUEST']._serialized_start=1918
-  _globals['_FORWARDREQUEST']._serialized_end=1958
-  _globals['_FORWARDREPLY']._serialized_start=1960
-  _globals['_FORWARDREPLY']._serialized_end=2052
-  _globals['_FORWARDREQUESTS']._serialized_start=2054
-  _globals['_FORWARDREQUESTS']._serialized_end=2118
-  _globals['_FORWARDREPLIES']._serialized_start=2120
-  _globals['_FORWARDREPLIES']._serialized_end=2180
-  _globals['_READINDEXREQUEST']._serialized_start=2182
-  _globals['_READINDEXREQUEST']._serialized_end=2212
-  _globals['_READINDEXREPLY']._serialized_start=2214
-  _globals['_READINDEXREPLY']._serialized_end=2292
-  _globals['_TIMEOUTNOW']._serialized_start=2294
-  _globals['_TIMEOUTNOW']._serialized_end=2306
-  _globals['_JOINQUERY']._serialized_start=2308
-  _globals['_JOINQUERY']._serialized_end=2334
-  _globals['_JOINREPLY']._serialized_start=2336
-  _globals['_JOINREPLY']._serialized_end=2415
+  _globals['_PEERFRAME']._serialized_end=1025
+  _globals['_HELLO']._serialized_start=1027
+  _globals['_HELLO']._serialized_end=1147
+  _globals['_LOGENTRY']._serialized_start=1149
+  _globals['_LOGENTRY']._serialized_end=1219
+  _globals['_APPENDENTRIES']._serialized_start=1222
+  _globals['_APPENDENTRIES']._serialized_end=1353
+  _globals['_APPENDREPLY']._serialized_start=1356
+  _globals['_APPENDREPLY']._serialized_end=1539
+  _globals['_VOTEREQUEST']._serialized_start=1541
+  _globals['_VOTEREQUEST']._serialized_end=1643
+  _globals['_VOTEREPLY']._serialized_start=1645
+  _globals['_VOTEREPLY']._serialized_end=1705
+  _globals['_SNAPSHOTCHUNK']._serialized_start=1708
+  _globals['_SNAPSHOTCHUNK']._serialized_end=1879
+  _globals['_SNAPSHOTREPLY']._serialized_start=1881
+  _globals['_SNAPSHOTREPLY']._serialized_end=2008
+  _globals['_FORWARDREQUEST']._serialized_start=2010
+  _globals['_FORWARDREQUEST']._serialized_end=2050
+  _globals['_FORWARDREPLY']._serialized_start=2052
+  _globals['_FORWARDREPLY']._serialized_end=2144
+  _globals['_FORWARDREQUESTS']._serialized_start=2146
+  _globals['_FORWARDREQUESTS']._serialized_end=2210
+  _globals['_FORWARDREPLIES']._serialized_start=2212
+  _globals['_FORWARDREPLIES']._serialized_end=2272
+  _globals['_READINDEXREQUEST']._serialized_start=2274
+  _globals['_READINDEXREQUEST']._serialized_end=2304
+  _globals['_READINDEXREPLY']._serialized_start=2306
+  _globals['_READINDEXREPLY']._serialized_end=2384
+  _globals['_TIMEOUTNOW']._serialized_start=2386
+  _globals['_TIMEOUTNOW']._serialized_end=2398
+  _globals['_JOINQUERY']._serialized_start=2400
+  _globals['_JOINQUERY']._serialized_end=2426
+  _globals['_JOINREPLY']._serialized_start=2428
+  _globals['_JOINREPLY']._serialized_end=2507
+  _globals['_ROWREQUEST']._serialized_start=2509
+  _globals['_ROWREQUEST']._serialized_end=2581
+  _globals['_ROWREPLY']._serialized_start=2584
+  _globals['_ROWREPLY']._serialized_end=2754
 # @@protoc_insertion_point(module_scope)

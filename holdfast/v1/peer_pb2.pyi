@@ -8,7 +8,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class PeerFrame(_message.Message):
-    __slots__ = ("term", "boot_id", "hello", "append", "append_reply", "vote_request", "vote_reply", "snapshot_chunk", "snapshot_reply", "forward_request", "forward_reply", "read_index_request", "read_index_reply", "timeout_now", "forward_requests", "forward_replies", "join_query", "join_reply")
+    __slots__ = ("term", "boot_id", "hello", "append", "append_reply", "vote_request", "vote_reply", "snapshot_chunk", "snapshot_reply", "forward_request", "forward_reply", "read_index_request", "read_index_reply", "timeout_now", "forward_requests", "forward_replies", "join_query", "join_reply", "row_request", "row_reply")
     TERM_FIELD_NUMBER: _ClassVar[int]
     BOOT_ID_FIELD_NUMBER: _ClassVar[int]
     HELLO_FIELD_NUMBER: _ClassVar[int]
@@ -27,6 +27,8 @@ class PeerFrame(_message.Message):
     FORWARD_REPLIES_FIELD_NUMBER: _ClassVar[int]
     JOIN_QUERY_FIELD_NUMBER: _ClassVar[int]
     JOIN_REPLY_FIELD_NUMBER: _ClassVar[int]
+    ROW_REQUEST_FIELD_NUMBER: _ClassVar[int]
+    ROW_REPLY_FIELD_NUMBER: _ClassVar[int]
     term: int
     boot_id: int
     hello: Hello
@@ -45,7 +47,9 @@ class PeerFrame(_message.Message):
     forward_replies: ForwardReplies
     join_query: JoinQuery
     join_reply: JoinReply
-    def __init__(self, term: _Optional[int] = ..., boot_id: _Optional[int] = ..., hello: _Optional[_Union[Hello, _Mapping]] = ..., append: _Optional[_Union[AppendEntries, _Mapping]] = ..., append_reply: _Optional[_Union[AppendReply, _Mapping]] = ..., vote_request: _Optional[_Union[VoteRequest, _Mapping]] = ..., vote_reply: _Optional[_Union[VoteReply, _Mapping]] = ..., snapshot_chunk: _Optional[_Union[SnapshotChunk, _Mapping]] = ..., snapshot_reply: _Optional[_Union[SnapshotReply, _Mapping]] = ..., forward_request: _Optional[_Union[ForwardRequest, _Mapping]] = ..., forward_reply: _Optional[_Union[ForwardReply, _Mapping]] = ..., read_index_request: _Optional[_Union[ReadIndexRequest, _Mapping]] = ..., read_index_reply: _Optional[_Union[ReadIndexReply, _Mapping]] = ..., timeout_now: _Optional[_Union[TimeoutNow, _Mapping]] = ..., forward_requests: _Optional[_Union[ForwardRequests, _Mapping]] = ..., forward_replies: _Optional[_Union[ForwardReplies, _Mapping]] = ..., join_query: _Optional[_Union[JoinQuery, _Mapping]] = ..., join_reply: _Optional[_Union[JoinReply, _Mapping]] = ...) -> None: ...
+    row_request: RowRequest
+    row_reply: RowReply
+    def __init__(self, term: _Optional[int] = ..., boot_id: _Optional[int] = ..., hello: _Optional[_Union[Hello, _Mapping]] = ..., append: _Optional[_Union[AppendEntries, _Mapping]] = ..., append_reply: _Optional[_Union[AppendReply, _Mapping]] = ..., vote_request: _Optional[_Union[VoteRequest, _Mapping]] = ..., vote_reply: _Optional[_Union[VoteReply, _Mapping]] = ..., snapshot_chunk: _Optional[_Union[SnapshotChunk, _Mapping]] = ..., snapshot_reply: _Optional[_Union[SnapshotReply, _Mapping]] = ..., forward_request: _Optional[_Union[ForwardRequest, _Mapping]] = ..., forward_reply: _Optional[_Union[ForwardReply, _Mapping]] = ..., read_index_request: _Optional[_Union[ReadIndexRequest, _Mapping]] = ..., read_index_reply: _Optional[_Union[ReadIndexReply, _Mapping]] = ..., timeout_now: _Optional[_Union[TimeoutNow, _Mapping]] = ..., forward_requests: _Optional[_Union[ForwardRequests, _Mapping]] = ..., forward_replies: _Optional[_Union[ForwardReplies, _Mapping]] = ..., join_query: _Optional[_Union[JoinQuery, _Mapping]] = ..., join_reply: _Optional[_Union[JoinReply, _Mapping]] = ..., row_request: _Optional[_Union[RowRequest, _Mapping]] = ..., row_reply: _Optional[_Union[RowReply, _Mapping]] = ...) -> None: ...
 
 class Hello(_message.Message):
     __slots__ = ("protocol_version", "cluster_id", "node_id", "software_version", "client_address")
@@ -240,3 +244,39 @@ class JoinReply(_message.Message):
     joined: bool
     commit_index: int
     def __init__(self, nonce: _Optional[int] = ..., fresh: _Optional[bool] = ..., joined: _Optional[bool] = ..., commit_index: _Optional[int] = ...) -> None: ...
+
+class RowRequest(_message.Message):
+    __slots__ = ("id", "index", "term", "index_key")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    INDEX_FIELD_NUMBER: _ClassVar[int]
+    TERM_FIELD_NUMBER: _ClassVar[int]
+    INDEX_KEY_FIELD_NUMBER: _ClassVar[int]
+    id: int
+    index: int
+    term: int
+    index_key: bytes
+    def __init__(self, id: _Optional[int] = ..., index: _Optional[int] = ..., term: _Optional[int] = ..., index_key: _Optional[bytes] = ...) -> None: ...
+
+class RowReply(_message.Message):
+    __slots__ = ("id", "found", "index", "term", "kind", "command", "crc32c", "committed", "index_key", "index_row")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    FOUND_FIELD_NUMBER: _ClassVar[int]
+    INDEX_FIELD_NUMBER: _ClassVar[int]
+    TERM_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    COMMAND_FIELD_NUMBER: _ClassVar[int]
+    CRC32C_FIELD_NUMBER: _ClassVar[int]
+    COMMITTED_FIELD_NUMBER: _ClassVar[int]
+    INDEX_KEY_FIELD_NUMBER: _ClassVar[int]
+    INDEX_ROW_FIELD_NUMBER: _ClassVar[int]
+    id: int
+    found: bool
+    index: int
+    term: int
+    kind: int
+    command: bytes
+    crc32c: int
+    committed: bool
+    index_key: bytes
+    index_row: bytes
+    def __init__(self, id: _Optional[int] = ..., found: _Optional[bool] = ..., index: _Optional[int] = ..., term: _Optional[int] = ..., kind: _Optional[int] = ..., command: _Optional[bytes] = ..., crc32c: _Optional[int] = ..., committed: _Optional[bool] = ..., index_key: _Optional[bytes] = ..., index_row: _Optional[bytes] = ...) -> None: ...
