@@ -19,27 +19,19 @@ import grpc
 from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from holdfast.cluster.delivery.settings import DeliverySettings
 from holdfast.cluster.engine import Engine
 from holdfast.cluster.ports import Clock, EventSink
 from holdfast.cluster.results import Progress, Role
 from holdfast.cluster.state.machine import StateMachine
 from holdfast.errors import HoldfastError, UnavailableError
 from holdfast.rpc import server as grpc_server
-from holdfast.rpc.admission import Admission
 from holdfast.rpc.bridge import EngineBridge
 from holdfast.rpc.clock import SystemClock
-from holdfast.rpc.duties import LeaderDuties
-from holdfast.rpc.egress import Egress
 from holdfast.rpc.engine_thread import EngineLike, EngineThread
 from holdfast.rpc.health import HealthReporter
+from holdfast.rpc.node_services import NodeServices
 from holdfast.rpc.peer.tcp import TcpTransport
 from holdfast.rpc.services import bus, cluster, topics
-from holdfast.rpc.services.bus_publish import PublishService
-from holdfast.rpc.services.publish_request import PublishEncoder
-from holdfast.rpc.services.replay import ReplayService
-from holdfast.rpc.services.subscribe import SubscribeService
-from holdfast.rpc.services.topic_cache import TopicCache
 from holdfast.rpc.settings import Address, Settings
 from holdfast.rpc.topology import Topology
 from holdfast.rpc.wiring import engine_settings
@@ -96,10 +88,7 @@ class Broker:
         self._thread: EngineThread | None = None
         self._server: grpc.aio.Server | None = None
         self._health: HealthReporter | None = None
-        self._duties: LeaderDuties | None = None
-        self._subscribe: SubscribeService | None = None
-        self._publish: PublishService | None = None
-        self._admission: Admission | None = None
+        self._services: NodeServices | None = None
         self._telemetry: Telemetry | None = None
         self._stopped = False
 
@@ -186,14 +175,13 @@ class Broker:
         self._stopped = True
         if self._health is not None:
             await self._health.close()
-        if self._duties is not None:
-            await self._duties.close()
-        if self._publish is not None:
-            self._publish.close()
-        if self._admission is not None and self.failed is None and not await self._admission.drain(_DRAIN_S):
-            logger.warning("stopping with %d publishes unanswered", self._admission.calls)
-        if self._subscribe is not None:
-            await self._subscribe.close()
+        services = self._services
+        if services is not None:
+            await services.duties.close()
+            services.publish.close()
+            if self.failed is None and not await services.admission.drain(_DRAIN_S):
+                logger.warning("stopping with %d publishes unanswered", services.admission.calls)
+            await services.subscribe.close()
         if self._bridge is not None:
             self._bridge.close()
         if self._server is not None:
@@ -289,46 +277,31 @@ class Broker:
         engine: EngineLike,
         events: EventSink | None,
     ) -> None:
-        limits = self.settings.limits
-        timeout = limits.default_deadline_ms / 1000
-        cache = TopicCache(store, bridge)
-        self._admission = admission = Admission(limits.max_inflight_calls, limits.max_inflight_bytes)
-        self._publish = publish = PublishService(
-            bridge, cache, PublishEncoder(limits, self._clock), admission, limits, events
+        self._services = services = NodeServices(
+            self.settings,
+            self.topology,
+            store,
+            bridge,
+            engine,
+            self._clock,
+            version("holdfast"),
+            events=events,
         )
-        bounds = DeliverySettings()
-        egress = Egress(bounds.max_outgoing_bytes, bounds.max_outgoing_bytes_per_peer, bounds.stalled_after)
-        replay = ReplayService(store, bridge, cache, emit=events, egress=egress)
-        self._subscribe = SubscribeService(store, bridge, cache, self.topology, emit=events, egress=egress)
         self._health = HealthReporter(bridge, (bus.SERVICE,))
-        server.add_generic_rpc_handlers(
-            (
-                bus.handlers(publish, replay, self._subscribe),
-                topics.TopicsService(store, bridge, cache).handlers(timeout),
-                cluster.ClusterService(
-                    store, bridge, engine, cache, self.topology, version("holdfast")
-                ).handlers(timeout),
-            )
-        )
+        server.add_generic_rpc_handlers(services.handlers)
         if self._telemetry is not None:
             # Imported here: OpenTelemetry takes longer to import than all the rest.
             from holdfast.rpc.telemetry_source import GaugeSource  # noqa: PLC0415
 
-            self._telemetry.observe(GaugeSource(store, engine.status, admission, self._subscribe.group_lags))
+            self._telemetry.observe(
+                GaugeSource(store, engine.status, services.admission, services.subscribe.group_lags)
+            )
         health_pb2_grpc.add_HealthServicer_to_server(self._health.servicer, server)
         reflection.enable_server_reflection(
             (bus.SERVICE, topics.SERVICE, cluster.SERVICE, "grpc.health.v1.Health", reflection.SERVICE_NAME),
             server,
         )
-        maintenance = self.settings.maintenance
-        self._duties = LeaderDuties(
-            store,
-            bridge,
-            self._clock,
-            interval_s=maintenance.interval_ms / 1000,
-            producer_idle_s=maintenance.producer_idle_ms / 1000,
-        )
-        self._duties.start()
+        services.duties.start()
         await server.start()
 
     def _start_telemetry(self) -> EventSink | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from concurrent.futures import Executor
 from contextvars import Context, copy_context
 from typing import Any, NoReturn, TypeVar, TypeVarTuple, Unpack
@@ -83,9 +83,7 @@ class Loops:
             handled, as ``loop.call_exception_handler`` gets it.
     """
 
-    def __init__(
-        self, world: World, on_error: Callable[[str, dict[str, Any]], None] | None = None
-    ) -> None:
+    def __init__(self, world: World, on_error: Callable[[str, dict[str, Any]], None] | None = None) -> None:
         self.world = world
         self.on_error = on_error
         #: Errors nobody handled: (loop's name, context).
@@ -97,7 +95,7 @@ class Loops:
 
     def loop(self, name: str, clock: NodeClock | None = None) -> SimLoop:
         """A loop for one process; ``clock`` is its node's, None: the world's time."""
-        return SimLoop(self, name, clock)
+        return SimLoop(self, name, clock)  # type: ignore[abstract]  # sockets and processes are not simulated
 
     def run_ready(self) -> int:
         """Run everything that is due now, and what follows from it; how many callbacks ran.
@@ -160,7 +158,7 @@ class SimLoop(asyncio.AbstractEventLoop):
         return self._world.now if self._clock is None else self._clock.monotonic()
 
     def call_soon(
-        self, callback: Callable[[Unpack[_Ts]], object], *args: Unpack[_Ts], context: Context | None = None
+        self, callback: Callable[[Unpack[_Ts]], object], *args: *_Ts, context: Context | None = None
     ) -> asyncio.Handle:
         handle = Handle(callback, args, copy_context() if context is None else context)
         if not self.dead:
@@ -170,7 +168,7 @@ class SimLoop(asyncio.AbstractEventLoop):
         return handle
 
     def call_soon_threadsafe(
-        self, callback: Callable[[Unpack[_Ts]], object], *args: Unpack[_Ts], context: Context | None = None
+        self, callback: Callable[[Unpack[_Ts]], object], *args: *_Ts, context: Context | None = None
     ) -> asyncio.Handle:
         return self.call_soon(callback, *args, context=context)
 
@@ -178,7 +176,7 @@ class SimLoop(asyncio.AbstractEventLoop):
         self,
         when: float,
         callback: Callable[[Unpack[_Ts]], object],
-        *args: Unpack[_Ts],
+        *args: *_Ts,
         context: Context | None = None,
     ) -> asyncio.TimerHandle:
         timer = Timer(callback, args, copy_context() if context is None else context, when)
@@ -191,7 +189,7 @@ class SimLoop(asyncio.AbstractEventLoop):
         self,
         delay: float,
         callback: Callable[[Unpack[_Ts]], object],
-        *args: Unpack[_Ts],
+        *args: *_Ts,
         context: Context | None = None,
     ) -> asyncio.TimerHandle:
         return self.call_at(self.time() + delay, callback, *args, context=context)
@@ -211,7 +209,7 @@ class SimLoop(asyncio.AbstractEventLoop):
 
     def create_task(
         self,
-        coro: Coroutine[Any, Any, _T],
+        coro: Generator[Any, None, _T] | Coroutine[Any, Any, _T],
         *,
         name: str | None = None,
         context: Context | None = None,
@@ -220,7 +218,7 @@ class SimLoop(asyncio.AbstractEventLoop):
         return asyncio.Task(coro, loop=self, name=f"{name or self.name}#{self._tasks_made}", context=context)
 
     def run_in_executor(
-        self, executor: Executor | None, func: Callable[[Unpack[_Ts]], _T], *args: Unpack[_Ts]
+        self, executor: Executor | None, func: Callable[[Unpack[_Ts]], _T], *args: *_Ts
     ) -> asyncio.Future[_T]:
         """Inline: threads have no place in virtual time."""
         future: asyncio.Future[_T] = self.create_future()

@@ -41,7 +41,7 @@ class World:
         calendar = self._calendar
         while calendar and calendar[0][2] is None:
             heapq.heappop(calendar)
-        return calendar[0][0] if calendar else float("inf")  # type: ignore[no-any-return]
+        return calendar[0][0] if calendar else float("inf")
 
     def run_due(self) -> bool:
         """Run what is due; True when anything was."""

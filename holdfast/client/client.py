@@ -14,6 +14,7 @@ import grpc
 from holdfast.client.admin import Admin
 from holdfast.client.connection import Connection, parse_endpoints
 from holdfast.client.consumer import Subscription
+from holdfast.client.effects import REAL, Effects
 from holdfast.client.events import SubscriptionEvent
 from holdfast.client.inputs import HeadersInput
 from holdfast.client.options import ClientOptions
@@ -34,8 +35,11 @@ class Client:
     whose ``retriable`` says whether trying again later may help.
     """
 
-    def __init__(self, endpoints: str | Sequence[str], options: ClientOptions) -> None:
+    def __init__(
+        self, endpoints: str | Sequence[str], options: ClientOptions, effects: Effects = REAL
+    ) -> None:
         parse_endpoints(endpoints)
+        self._effects = effects
         self._endpoints = endpoints
         self.options = options
         self._connection: Connection | None = None
@@ -56,7 +60,7 @@ class Client:
         if self._closed:
             raise ClosedError("a closed client cannot be started again; connect anew")
         if self._connection is None:
-            connection = Connection(self._endpoints, self.options)
+            connection = Connection(self._endpoints, self.options, self._effects)
             await connection.start()
             self._connection = connection
             self._producer = Producer(connection, self.options)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -12,6 +11,7 @@ import grpc
 from google.protobuf.message import Message
 
 from holdfast.client.backoff import Backoff
+from holdfast.client.effects import REAL, Effects
 from holdfast.client.failures import from_rpc, is_uncertain, said_by_broker
 from holdfast.client.options import ClientOptions
 from holdfast.errors import (
@@ -25,27 +25,6 @@ from holdfast.errors import (
     UnavailableError,
 )
 from holdfast.v1 import bus_pb2, cluster_pb2, topics_pb2
-
-_MAX_MESSAGE_BYTES = 64 << 20
-
-CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
-    ("grpc.max_send_message_length", _MAX_MESSAGE_BYTES),
-    ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
-    # Brokers allow pings at this pace. They find a peer that is gone without
-    # a word: a frozen process, a network that swallows packets.
-    ("grpc.keepalive_time_ms", 10_000),
-    ("grpc.keepalive_timeout_ms", 5_000),
-    ("grpc.http2.max_pings_without_data", 0),
-    # A broker comes back within milliseconds or not for long; gRPC's own
-    # pace (a second at first, two minutes in the end) is for the internet.
-    ("grpc.initial_reconnect_backoff_ms", 50),
-    ("grpc.min_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 500),
-    ("grpc.enable_retries", 0),
-    ("grpc.enable_http_proxy", 0),
-    # Clients of one process must not share the state of failed connections.
-    ("grpc.use_local_subchannel_pool", 1),
-)
 
 #: Longest a single try of a call may take, so that one hung broker does not eat the deadline.
 _TRY_SECONDS = 4.0
@@ -91,12 +70,9 @@ DELETE_TOPIC: Method[topics_pb2.DeleteTopicRequest, topics_pb2.DeleteTopicRespon
 class Endpoint:
     """One broker's client address and the one channel to it."""
 
-    def __init__(self, address: str, credentials: grpc.ChannelCredentials | None) -> None:
+    def __init__(self, address: str, channel: grpc.aio.Channel) -> None:
         self.address = address
-        if credentials is None:
-            self.channel = grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
-        else:
-            self.channel = grpc.aio.secure_channel(address, credentials, options=CHANNEL_OPTIONS)
+        self.channel = channel
         self._unary: dict[str, Any] = {}
 
     async def unary(
@@ -186,7 +162,10 @@ class Connection:
     Any broker takes any call and forwards it; the leader itself is only faster.
     """
 
-    def __init__(self, endpoints: str | Sequence[str], options: ClientOptions) -> None:
+    def __init__(
+        self, endpoints: str | Sequence[str], options: ClientOptions, effects: Effects = REAL
+    ) -> None:
+        self.effects = effects
         self._seeds = parse_endpoints(endpoints)
         self._options = options
         self._endpoints: dict[str, Endpoint] = {}
@@ -208,6 +187,10 @@ class Connection:
     def endpoints(self) -> list[Endpoint]:
         return list(self._endpoints.values())
 
+    def backoff(self) -> Backoff:
+        """Delays for one sequence of tries."""
+        return Backoff(jitter=self.effects.jitter)
+
     async def start(self) -> None:
         """Find a first broker.
 
@@ -215,7 +198,9 @@ class Connection:
             UnavailableError: none answered within ``connect_timeout``.
         """
         # Clients with the same list spread over its brokers.
-        for address in random.sample(self._seeds, len(self._seeds)):
+        seeds = list(self._seeds)
+        self.effects.shuffle(seeds)
+        for address in seeds:
             self._endpoint(address)
         try:
             await self._first(self.endpoints, lambda _: True, self._options.connect_timeout)
@@ -249,7 +234,7 @@ class Connection:
         """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + (self._options.timeout if timeout is None else timeout)
-        backoff = Backoff()
+        backoff = self.backoff()
         while True:
             endpoint = self.any()
             left = deadline - loop.time()
@@ -366,7 +351,7 @@ class Connection:
         polls: list[asyncio.Task[None]] = []
 
         async def poll(endpoint: Endpoint) -> None:
-            backoff = Backoff(0.01, 0.05)
+            backoff = Backoff(0.01, 0.05, self.effects.jitter)
             while not found.done():
                 try:
                     status = await endpoint.unary(
@@ -419,7 +404,8 @@ class Connection:
     def _endpoint(self, address: str) -> Endpoint:
         endpoint = self._endpoints.get(address)
         if endpoint is None:
-            endpoint = self._endpoints[address] = Endpoint(address, self._options.credentials)
+            channel = self.effects.channel(address, self._options.credentials)
+            endpoint = self._endpoints[address] = Endpoint(address, channel)
         return endpoint
 
 

@@ -261,7 +261,7 @@ class Subscription:
     # -- the connection -------------------------------------------------------------
 
     async def _run(self) -> None:
-        backoff = Backoff()
+        backoff = self._connection.backoff()
         give_up: float | None = None
         patience = self._timeout if self._give_up_after is None else min(self._timeout, self._give_up_after)
         while True:

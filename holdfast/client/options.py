@@ -16,6 +16,27 @@ REMEMBERED_BATCHES = 8
 
 _MAX_BATCH_BYTES = 4 << 20
 
+_MAX_MESSAGE_BYTES = 64 << 20
+
+CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
+    ("grpc.max_send_message_length", _MAX_MESSAGE_BYTES),
+    ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
+    # Brokers allow pings at this pace. They find a peer that is gone without
+    # a word: a frozen process, a network that swallows packets.
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.http2.max_pings_without_data", 0),
+    # A broker comes back within milliseconds or not for long; gRPC's own
+    # pace (a second at first, two minutes in the end) is for the internet.
+    ("grpc.initial_reconnect_backoff_ms", 50),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 500),
+    ("grpc.enable_retries", 0),
+    ("grpc.enable_http_proxy", 0),
+    # Clients of one process must not share the state of failed connections.
+    ("grpc.use_local_subchannel_pool", 1),
+)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientOptions:

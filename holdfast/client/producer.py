@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from collections import deque
-from collections.abc import Mapping, Sequence
-from time import time_ns
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import grpc
@@ -60,11 +58,12 @@ class Producer:
         self._options = options
         self._loop = asyncio.get_running_loop()
         self._new_future = self._loop.create_future
+        self._wall_us = connection.effects.wall_us
         self._inject = make_inject(options.trace_context)
         self._linger = options.linger_ms / 1000
         self._timeout = options.delivery_timeout
         self._batcher = Batcher(
-            producer_id=random.SystemRandom().randrange(1, 1 << 63),
+            producer_id=connection.effects.producer_id(),
             batch_bytes=options.batch_bytes,
             max_in_flight=options.max_in_flight,
             max_buffered_bytes=options.max_buffered_bytes,
@@ -139,7 +138,7 @@ class Producer:
             key = b""
         elif type(key) is not bytes:
             key = to_key(key)
-        stamp = time_ns() // 1000 if timestamp is None else to_us(timestamp)
+        stamp = self._wall_us() if timestamp is None else to_us(timestamp)
         extra = self._inject()
         pairs = extra if headers is None else to_headers(headers, extra)
         wait = self._timeout
@@ -159,7 +158,7 @@ class Producer:
         """See ``Client.publish_many``."""
         if self._closed:
             raise ClosedError("the client has been closed")
-        values, key_column, stamps = _columns(values, keys, timestamps)
+        values, key_column, stamps = _columns(values, keys, timestamps, self._wall_us)
         if not values:
             return PublishSummary(topic, 0, ())
         extra = self._inject()
@@ -377,7 +376,7 @@ class Producer:
 
     async def _run(self) -> None:
         """Keep a stream to the leader while there is something to send."""
-        backoff = Backoff()
+        backoff = self._connection.backoff()
         while True:
             if not self._batcher.buffered:
                 self._work.clear()
@@ -536,6 +535,7 @@ def _columns(
     values: Sequence[bytes],
     keys: Sequence[bytes | str | None] | None,
     timestamps: Sequence[Any] | None,
+    wall_us: Callable[[], int],
 ) -> tuple[Sequence[bytes], list[bytes] | None, Sequence[int]]:
     if isinstance(values, bytes | str | Mapping):
         raise InvalidArgumentError("values must be a sequence of bytes", metadata={"field": "values"})
@@ -550,7 +550,7 @@ def _columns(
             raise InvalidArgumentError(f"{len(keys)} keys for {count} values", metadata={"field": "keys"})
         column = [key if type(key) is bytes else b"" if key is None else to_key(key) for key in keys]
     if timestamps is None:
-        return values, column, [time_ns() // 1000] * count
+        return values, column, [wall_us()] * count
     if len(timestamps) != count:
         raise InvalidArgumentError(
             f"{len(timestamps)} timestamps for {count} values", metadata={"field": "timestamps"}

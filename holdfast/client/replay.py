@@ -9,7 +9,6 @@ from typing import Any
 
 import grpc
 
-from holdfast.client.backoff import Backoff
 from holdfast.client.connection import Connection
 from holdfast.client.failures import from_rpc
 from holdfast.client.positions import Place, TimeBasis, to_basis, to_position
@@ -82,7 +81,7 @@ class Replay:
             HoldfastError: refused, or no broker could be read from for ``timeout`` seconds.
         """
         loop = asyncio.get_running_loop()
-        backoff = Backoff()
+        backoff = self._connection.backoff()
         deadline = loop.time() + self._timeout
         endpoint = self._connection.any()
         # What a broker said tells more than that another one is down.
@@ -97,6 +96,8 @@ class Replay:
                     deadline = loop.time() + self._timeout
                     said = None
                     backoff.reset()
+                    if not self._next:
+                        self._begin(response, endpoint.address)
                     for batch in self._take(response):
                         yield batch
                     if response.caught_up and not self._caught_up:
@@ -155,14 +156,19 @@ class Replay:
                 del request.end.offsets.offsets[partition]
         return request
 
+    def _begin(self, response: bus_pb2.ReplayResponse, address: str) -> None:
+        """The first message says where each partition stood at the time of the call."""
+        ends = {progress.partition: progress.log_end_offset for progress in response.progress}
+        self._stops = dict(ends)
+        self._bound_stops()
+        self._next = {progress.partition: progress.next_offset for progress in response.progress}
+        for stored in reversed(response.batches):
+            self._next[stored.partition] = stored.first_offset
+        observer = self._connection.effects.observer
+        if observer is not None:
+            observer.replay_began(address, self._request.topic, dict(self._next), ends)
+
     def _take(self, response: bus_pb2.ReplayResponse) -> Iterator[Batch]:
-        if not self._next:
-            # The first message says where each partition stood at the time of the call.
-            self._stops = {progress.partition: progress.log_end_offset for progress in response.progress}
-            self._bound_stops()
-            self._next = {progress.partition: progress.next_offset for progress in response.progress}
-            for stored in reversed(response.batches):
-                self._next[stored.partition] = stored.first_offset
         for stored in response.batches:
             batch = self._batch(stored)
             if batch is not None:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import time
 from typing import Protocol
 
 import grpc
 
+from holdfast.cluster.ports import Clock
 from holdfast.cluster.results import EngineStatus, Role
 from holdfast.cluster.state.digest import read_digests
 from holdfast.rpc.bridge import EngineBridge
+from holdfast.rpc.clock import SystemClock
 from holdfast.rpc.services.handlers import unary
 from holdfast.rpc.services.topic_cache import TopicCache
 from holdfast.rpc.topology import Topology
@@ -41,6 +42,7 @@ class ClusterService:
         cache: TopicCache,
         topology: Topology,
         version: str,
+        clock: Clock | None = None,
     ) -> None:
         self._store = store
         self._bridge = bridge
@@ -48,7 +50,8 @@ class ClusterService:
         self._cache = cache
         self._topology = topology
         self._version = version
-        self._started = time.monotonic()
+        self._clock: Clock = clock or SystemClock()
+        self._started = self._clock.monotonic()
 
     def handlers(self, default_timeout: float) -> grpc.GenericRpcHandler[bytes, bytes]:
         """What a server registers."""
@@ -79,7 +82,7 @@ class ClusterService:
             applied_index=status.applied_index,
             first_log_index=status.first_log_index,
             last_log_index=status.last_log_index,
-            uptime_seconds=time.monotonic() - self._started,
+            uptime_seconds=self._clock.monotonic() - self._started,
             data_bytes=usage.used,
             quota_bytes=usage.quota,
             accepting_writes=status.accepting_writes,

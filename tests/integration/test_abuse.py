@@ -135,8 +135,8 @@ async def test_a_refused_request_is_let_go_of_at_once(telemetry: bool, tmp_path:
     """A flood of bad requests must not wait in memory for the cycle collector."""
     async with single(tmp_path, telemetry={"enabled": telemetry}) as (broker, client):
         await client.publish(b"first", producer_id=1)
-        service = broker._publish
-        assert service is not None
+        assert broker._services is not None
+        service = broker._services.publish
         publish = service.publish_observed if telemetry else service.publish
         bad = [
             publish_request([b"x"], "nope"),

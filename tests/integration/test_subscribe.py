@@ -292,8 +292,8 @@ async def test_lag_counts_what_is_not_committed(tmp_path: Path) -> None:
             await member.ack(0, 1, partition=1)
             await member.until_committed(2, 1)
         await node.broker.bridge.settle(PATIENCE)
-        service = node.broker._subscribe
-        assert service is not None
+        assert node.broker._services is not None
+        service = node.broker._services.subscribe
         lags = [(g.group, g.topic, g.partition, g.committed, g.end) for g in service.group_lags()]
         assert lags == [("g", "t", 0, 0, 0), ("g", "t", 1, 2, 5)]
 
