@@ -158,7 +158,8 @@ def verdict(soak: Soak) -> tuple[str, list[str], bool]:
     notes.append(
         f"redelivered after reconnects: {ledger.redelivered}; unknown outcomes: {load.unknown}; "
         f"short-lived clients and topics: {load.short_lived}; longest time without an ack: "
-        f"{load.longest_gap * 1e3:.0f} ms; processor per second: {_processor(watch):.2f} s for the brokers, {soak.own_cpu:.2f} s for the load"
+        f"{load.longest_gap * 1e3:.0f} ms; processor per second: {_processor(watch):.2f} s for the brokers, "
+        f"{soak.own_cpu:.2f} s for the load"
     )
     problems = [*soak.problems, *ledger.problems]
     if any(r.wiped and r.by == "log" for r in watch.returns):
