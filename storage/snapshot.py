@@ -19,7 +19,7 @@ import google_crc32c
 import msgspec
 
 from holdfast.errors import StorageError
-from holdfast.storage import identity, journal
+from holdfast.storage import identity, journal, membership
 from holdfast.storage.port import Reader, Staged, Store, Table
 
 #: Of the stream. Its rows are without seals; version 2 has index rows with a hash.
@@ -153,7 +153,7 @@ class Importer:
     def install(self) -> SnapshotPoint:
         """Replace the store's content in one atomic step; durable on return.
 
-        Term, vote and identity stay the store's own. Any cache of the store's
+        Term, vote, membership and identity stay the store's own. Any cache of the store's
         content has to be dropped afterwards.
 
         Raises:
@@ -186,6 +186,7 @@ class Importer:
         with self._store.read() as r:
             own = identity.read_identity(r)
             meta = journal.read_meta(r)
+            membership.carry(r, staged.writer())
         if covers.last_index < meta.applied_index:
             raise StorageError(
                 f"the snapshot covers entry {covers.last_index}, "
