@@ -8,7 +8,7 @@ JOBS ?= 2
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format proto bench-smoke compose-test clean
+.PHONY: help demo sim sim-sabotages test check format proto bench-smoke compose-test soak clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,8 +46,17 @@ proto: $(READY) ## regenerate holdfast/v1 from proto/
 bench-smoke: $(READY) ## measure speed and memory (see benchmarks/README.md)
 	@$(BIN)/python benchmarks/smoke.py
 
+sim: $(READY) ## simulate clusters under seeded faults: SEEDS=n [SEED=s] [SABOTAGE=name] [JOBS=n]
+	@PYTHONHASHSEED=0 $(BIN)/python -m holdfast.chaos.sim --jobs $(JOBS) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(SEED),--seed $(SEED)) $(if $(SABOTAGE),--sabotage $(SABOTAGE)) $(SIM_ARGS)
+
+sim-sabotages: $(READY) ## the names of the planted bugs that `make sim SABOTAGE=name` must find
+	@$(BIN)/python -m holdfast.chaos.sim --list
+
 compose-test: $(READY) ## three nodes in containers lose their leader (needs Docker)
 	@$(BIN)/python -m holdfast.chaos.compose_test
+
+soak: $(READY) ## publish and retain for MINUTES=30: memory and disk stay flat, followers come back
+	@$(BIN)/python -m holdfast.chaos.soak $(if $(MINUTES),--minutes $(MINUTES))
 
 clean: ## remove what make made (data of brokers is kept)
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

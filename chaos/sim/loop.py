@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from concurrent.futures import Executor
 from contextvars import Context, copy_context
 from typing import Any, NoReturn, TypeVar, TypeVarTuple, Unpack
+from weakref import WeakKeyDictionary
 
 from holdfast.chaos.sim.world import Entry, NodeClock, World
 
@@ -150,6 +151,7 @@ class SimLoop(asyncio.AbstractEventLoop):
         self._clock = clock
         self._ready: deque[Handle | Timer] = deque()
         self._tasks_made = 0
+        self._ages: WeakKeyDictionary[asyncio.Task[Any], int] = WeakKeyDictionary()
         self._burying = False
 
     # -- time ---------------------------------------------------------------------
@@ -215,7 +217,9 @@ class SimLoop(asyncio.AbstractEventLoop):
         context: Context | None = None,
     ) -> asyncio.Task[_T]:
         self._tasks_made += 1
-        return asyncio.Task(coro, loop=self, name=f"{name or self.name}#{self._tasks_made}", context=context)
+        task = asyncio.Task(coro, loop=self, name=name or self.name, context=context)
+        self._ages[task] = self._tasks_made
+        return task
 
     def run_in_executor(
         self, executor: Executor | None, func: Callable[[Unpack[_Ts]], _T], *args: *_Ts
@@ -294,7 +298,7 @@ class SimLoop(asyncio.AbstractEventLoop):
         for _ in range(_BURIAL_ROUNDS):
             self._ready = deque(handle for handle in self._ready if not isinstance(handle, Timer))
             # By age: a set has no order.
-            tasks = sorted(asyncio.all_tasks(self), key=_age)
+            tasks = sorted(asyncio.all_tasks(self), key=self._ages.__getitem__)
             if not tasks and not self._ready:
                 break
             for task in tasks:
@@ -330,7 +334,3 @@ class SimLoop(asyncio.AbstractEventLoop):
 
     def run_forever(self) -> NoReturn:
         raise NotImplementedError("time is the simulation's: see Loops.run_ready")
-
-
-def _age(task: asyncio.Task[Any]) -> int:
-    return int(task.get_name().rpartition("#")[2])

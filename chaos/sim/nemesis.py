@@ -25,6 +25,12 @@ class Clients(Protocol):
         """Clients do not reach the node: their calls fail at once, or hang."""
         ...
 
+    def pause(self, node_id: str) -> None:
+        """The node's services stand still with it."""
+        ...
+
+    def resume(self, node_id: str) -> None: ...
+
     def heal(self, node_id: str) -> None: ...
 
     def heal_all(self) -> None: ...
@@ -35,15 +41,22 @@ class Nemesis:
 
     Args:
         note: told what is done, for the timeline.
+        disturbed: told when something has just changed, by a fault or by its end.
     """
 
     def __init__(
-        self, cluster: SimCluster, plan: Plan, clients: Clients, note: Callable[[str, str], None]
+        self,
+        cluster: SimCluster,
+        plan: Plan,
+        clients: Clients,
+        note: Callable[[str, str], None],
+        disturbed: Callable[[], None],
     ) -> None:
         self._cluster = cluster
         self._plan = plan
         self._clients = clients
         self._note = note
+        self._disturbed = disturbed
         self._rng: random.Random = cluster.world.stream("nemesis")
         self._over = False
         #: The one node whose rows may rot: what is promised is to survive one lost copy of a
@@ -52,6 +65,7 @@ class Nemesis:
         #: Nodes that may rightly halt: their disk failed, or they were fed what is damaged.
         self.excused: set[str] = set()
         self._tainting = ""
+        self._restarts: dict[str, int] = {}
         cluster.network.taps.append(self._taint)
 
     def schedule(self) -> None:
@@ -81,8 +95,20 @@ class Nemesis:
             node.store.disk_free = EMPTY_DISK
             node.clock.run_at(1.0)
             cluster.resume(node.node_id)
+            self._clients.resume(node.node_id)
             cluster.start(node.node_id)
         self._note("calm", "everything healed and started")
+
+    def operate(self, node: SimNode) -> None:
+        """What an operator does about a node that is down though all is calm.
+
+        A restart; and when that does not help because the disk is damaged, a new disk.
+        """
+        self._restarts[node.node_id] = restarts = self._restarts.get(node.node_id, 0) + 1
+        if restarts > 2 and node.node_id in self.excused and not self._joining():
+            self._note("operator", f"{node.node_id} gets a new disk")
+            self._cluster.wipe(node.node_id)
+        self._cluster.start(node.node_id)
 
     # -- one fault --------------------------------------------------------------------
 
@@ -99,6 +125,7 @@ class Nemesis:
     def _end(self, fault: Fault, node: SimNode, undo: Callable[[], None]) -> None:
         if not self._over:
             undo()
+            self._disturbed()
             self._note(fault.kind, f"{node.node_id} over")
 
     def _target(self, fault: Fault) -> SimNode:
@@ -150,8 +177,16 @@ class Nemesis:
             self._restart(node)
 
     def _pause(self, fault: Fault, node: SimNode) -> Callable[[], None] | None:
+        if not node.up:
+            return None
         self._cluster.pause(node.node_id)
-        return lambda: self._cluster.resume(node.node_id)
+        self._clients.pause(node.node_id)
+
+        def undo() -> None:
+            self._cluster.resume(node.node_id)
+            self._clients.resume(node.node_id)
+
+        return undo
 
     def _transfer(self, fault: Fault, node: SimNode) -> Callable[[], None] | None:
         if node.engine is None or node.paused or node.engine.core.transfer_leadership() is None:

@@ -1,0 +1,242 @@
+"""One run: a plan's storm over a whole cluster with clients, then calm, then judgement."""
+
+from __future__ import annotations
+
+import gc
+import zlib
+from dataclasses import dataclass, field
+
+import msgspec
+
+from holdfast.chaos.checker import Violation, judge
+from holdfast.chaos.checker.history import Fault, History, Leader, Replica
+from holdfast.chaos.sim.cluster import Divergence, SimCluster, SimNode
+from holdfast.chaos.sim.loop import Spinning
+from holdfast.chaos.sim.nemesis import Nemesis
+from holdfast.chaos.sim.oracle import Oracle
+from holdfast.chaos.sim.plan import SETTINGS, Plan
+from holdfast.chaos.sim.replicas import read_replicas
+from holdfast.chaos.sim.sabotage import NONE, Sabotage
+from holdfast.chaos.sim.services import Front, address_of
+from holdfast.chaos.sim.timeline import Timeline
+from holdfast.chaos.sim.workloads import Workloads
+from holdfast.cluster.state.machine import StateMachine
+from holdfast.errors import HoldfastError
+
+#: Clusters come together, and clients to an end, within so many virtual seconds of calm.
+_SETTLE_S = 40.0
+_FINISH_S = 40.0
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a run gave.
+
+    Attributes:
+        virtual_s: simulated seconds.
+        trace: a checksum over every turn of every engine and every event of the history;
+            equal for equal seeds.
+        summary: counts, for people.
+        timeline: what happened, one note a line.
+    """
+
+    seed: int
+    violations: tuple[Violation, ...]
+    virtual_s: float
+    trace: int
+    summary: str
+    timeline: str = field(repr=False)
+
+
+class _Clients:
+    """What the nemesis does to the links between clients and nodes."""
+
+    def __init__(self, front: Front, names: list[str]) -> None:
+        self._front = front
+        self._names = names
+
+    def cut(self, node_id: str, *, silent: bool) -> None:
+        for name in self._names:
+            self._front.clients.cut(name, address_of(node_id), "silent" if silent else "refused")
+
+    def heal(self, node_id: str) -> None:
+        for name in self._names:
+            self._front.clients.heal(name, address_of(node_id))
+
+    def heal_all(self) -> None:
+        self._front.clients.heal_all()
+
+    def pause(self, node_id: str) -> None:
+        self._front.pause(node_id)
+
+    def resume(self, node_id: str) -> None:
+        self._front.resume(node_id)
+
+
+class Run:
+    """A run under way."""
+
+    def __init__(self, plan: Plan, sabotage: Sabotage) -> None:
+        self.plan = plan
+        self.cluster = cluster = SimCluster(
+            plan.nodes,
+            seed=plan.seed,
+            settings=SETTINGS[plan.settings],
+            cures=sabotage.cures,
+            machine=StateMachine,
+            start=False,
+        )
+        cluster.network.keep_frames = any(fault.kind == "ghosts" for fault in plan.faults)
+        self.history = History()
+        self.timeline = Timeline(lambda: cluster.world.now)
+        self.oracle = Oracle(cluster, self.history, self.timeline.note)
+        self.violations: list[Violation] = []
+        self.front = Front(cluster, on_error=self._unhandled)
+        self.workloads = Workloads(self.front, self.history)
+        self.nemesis = Nemesis(
+            cluster, plan, _Clients(self.front, self.workloads.names), self._fault, self.oracle.disturbed
+        )
+        cluster.watch = self
+
+    # -- cluster.Watch: the oracle's, and the services' life -------------------------------
+
+    def started(self, node: SimNode) -> None:
+        self.oracle.started(node)
+        self.front.started(node)
+
+    def crashed(self, node: SimNode) -> None:
+        self.oracle.crashed(node)
+        if node.failure is not None:
+            self._halted(node, node.failure)
+            node.failure = None
+
+    def applying(self, node: SimNode, index: int, entry: bytes) -> None:
+        self.oracle.applying(node, index, entry)
+
+    def event(self, node: SimNode, event: object) -> None:
+        self.oracle.event(node, event)
+
+    def turned(self, node: SimNode) -> None:
+        self.oracle.turned(node)
+
+    # -- the run -----------------------------------------------------------------------------
+
+    def execute(self) -> None:
+        """Birth, storm, calm, judgement."""
+        cluster = self.cluster
+        for node_id in cluster.ids:
+            cluster.start(node_id)
+        cluster.elect(10.0)
+        self.workloads.start()
+        self.nemesis.schedule()
+        cluster.run_for(self.plan.storm)
+        self.nemesis.calm()
+        self._come_to_rest()
+        self.history.events.extend(read_replicas(cluster))
+        self.violations += self.oracle.all_violations()
+        self.violations += judge(self.history)[0]
+
+    def _come_to_rest(self) -> None:
+        cluster = self.cluster
+        if not cluster.run_until(self._healthy, _SETTLE_S):
+            status = {n.node_id: n.engine.status() if n.engine else "down" for n in cluster.nodes.values()}
+            self._violate("no-recovery", f"no healthy cluster {_SETTLE_S:.0f} s after the last fault: {status}")
+            return
+        self.workloads.finish()
+        if not cluster.run_until(lambda: self.workloads.finished, _FINISH_S):
+            self._violate(
+                "clients-hang", f"clients are not done {_FINISH_S:.0f} s after the last fault: {self.workloads}"
+            )
+            return
+        if not cluster.run_until(self._same, _SETTLE_S):
+            status = {n.node_id: n.engine.status() if n.engine else "down" for n in cluster.nodes.values()}
+            self._violate("no-recovery", f"replicas do not come together: {status}")
+
+    def _healthy(self) -> bool:
+        """A leader that can serve, every node up, no node that still has to learn what it forgot."""
+        cluster = self.cluster
+        leader = cluster.leader()
+        if leader is None or leader.engine is None or not leader.engine.core.ready_to_read:
+            return False
+        for node in cluster.nodes.values():
+            if node.engine is None:
+                # Its own disk had failed or was damaged: the operator restarts it, or replaces the disk.
+                self._operate(node)
+                return False
+        return all(not node.wiped for node in cluster.nodes.values())
+
+    def _operate(self, node: SimNode) -> None:
+        self.nemesis.operate(node)
+
+    def _same(self) -> bool:
+        leader = self.cluster.leader()
+        if leader is None or leader.engine is None:
+            return False
+        last = leader.engine.core.journal.last_index
+        for node in self.cluster.nodes.values():
+            if node.engine is None:
+                self._operate(node)
+                return False
+            if node.engine.core.commit_index != last or node.engine.status().visible_index != last:
+                return False
+        return True
+
+    # -- what goes wrong --------------------------------------------------------------------------
+
+    def _halted(self, node: SimNode, failure: BaseException) -> None:
+        if node.node_id not in self.nemesis.excused:
+            self._violate("node-halted", f"{node.node_id} halted without a fault of its disk: {failure!r}")
+
+    def _unhandled(self, loop: str, context: dict[str, object]) -> None:
+        error = context.get("exception")
+        self._violate("unhandled-error", f"{loop}: {context.get('message')}: {error!r}")
+
+    def _violate(self, promise: str, detail: str) -> None:
+        self.violations.append(Violation(promise, detail, self.cluster.world.now))
+
+    def _fault(self, kind: str, what: str) -> None:
+        self.oracle.disturbed()
+        self.timeline.note(kind, what)
+        self.history.add(Fault(kind, what, self.cluster.world.now))
+
+    def trace(self) -> int:
+        encoder = msgspec.json.Encoder()
+        trace = self.oracle.trace
+        for event in self.history.events:
+            trace = zlib.crc32(encoder.encode(event), trace)
+        return trace
+
+    def summary(self) -> str:
+        kinds: dict[str, int] = {}
+        for event in self.history.events:
+            if not isinstance(event, Replica | Leader | Fault):
+                name = type(event).__name__.lower()
+                kinds[name] = kinds.get(name, 0) + 1
+        return " ".join(f"{name}={count}" for name, count in sorted(kinds.items()))
+
+
+def run(plan: Plan, sabotage: Sabotage = NONE) -> Outcome:
+    """Run a plan to its end and judge it."""
+    gc.disable()  # a run is short, and makes few cycles
+    try:
+        with sabotage.planted():
+            began = Run(plan, sabotage)
+            try:
+                began.execute()
+            except (Divergence, Spinning) as error:
+                began._violate("divergence", str(error))
+                began.violations += began.oracle.all_violations()
+            except HoldfastError as error:
+                began._violate("unhandled-error", repr(error))
+                began.violations += began.oracle.all_violations()
+        return Outcome(
+            plan.seed,
+            tuple(began.violations),
+            began.cluster.world.now - 1000.0,
+            began.trace(),
+            began.summary(),
+            began.timeline.render(),
+        )
+    finally:
+        gc.enable()
+        gc.collect()
