@@ -145,6 +145,7 @@ class Engine:
             peers=peers,
             accepting_writes=leader is not None and not full and self.failed is None,
             pending_proposals=self._requests.queue.outstanding,
+            joining=core.rejoin.joining,
         )
 
     def stop(self) -> None:

@@ -60,6 +60,32 @@ class LeaderChanged:
 
 
 @dataclass(frozen=True, slots=True)
+class JoiningBegan:
+    """The store was empty, or not yet caught up when the node stopped: it does not vote.
+
+    ``again``: it is known that the cluster has a past.
+    """
+
+    again: bool
+
+
+@dataclass(frozen=True, slots=True)
+class JoiningCounts:
+    """The joining node knows the terms of all members: its copies count from now on."""
+
+    term: int
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """The node is a full voter. ``born``: the cluster is new; else it has caught up."""
+
+    born: bool
+    term: int
+    commit_index: int
+
+
+@dataclass(frozen=True, slots=True)
 class PeerLinkChanged:
     peer_id: str
     connected: bool
@@ -130,6 +156,41 @@ class SnapshotAborted:
 class SnapshotInstalled:
     last_index: int
     bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class DamageFound:
+    """A stored row failed its check; it is not served. ``repairable``: other nodes are asked for it."""
+
+    table: str
+    index: int | None  # of a log entry
+    repairable: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RowRepaired:
+    """A damaged row was written back as another node has it."""
+
+    table: str
+    peer_id: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class RepairFailed:
+    """No node that could be reached has the row."""
+
+    table: str
+
+
+@dataclass(frozen=True, slots=True)
+class ScrubStepped:
+    """A part of the data was read and checked."""
+
+    rows: int
+    bytes: int
+    damaged: int
+    finished: bool  # everything has been read once more
 
 
 @dataclass(frozen=True, slots=True)

@@ -85,6 +85,8 @@ class EngineStatus:
     peers: tuple[PeerStatus, ...]
     accepting_writes: bool
     pending_proposals: int
+    #: It lost its disk and does not vote until that can do no harm.
+    joining: bool = False
 
 
 class ResultSink(Protocol):

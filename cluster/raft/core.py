@@ -34,6 +34,7 @@ from holdfast.cluster.raft.journal import StoreJournal
 from holdfast.cluster.raft.messages import COMMAND, Command, PeerFrame
 from holdfast.cluster.raft.outbox import Outbox
 from holdfast.cluster.raft.proposals import ENTRY_OVERHEAD
+from holdfast.cluster.raft.rejoin import Rejoin
 from holdfast.cluster.raft.seam import (
     NullPoller,
     NullResolver,
@@ -58,7 +59,7 @@ _ROLES = (Role.FOLLOWER, Role.CANDIDATE, Role.LEADER)
 _TRIM_STEP = 256
 #: A frame of a higher term makes its receiver step down. Not here: appends and
 #: votes (PySyncObj's business) and questions that must not disturb.
-_STEP_DOWN = frozenset({"append_reply", "vote_reply", "snapshot_reply"})
+_STEP_DOWN = frozenset({"append_reply", "vote_reply", "snapshot_reply", "join_reply"})
 
 
 class AppliedLike(Protocol):
@@ -148,6 +149,7 @@ class RaftCore(SyncObj):  # type: ignore[misc]  # pysyncobj has no types
         self.shipper = Shipper(self)
         self.snapshots = Snapshots(self)
         self.pre_vote = PreVote(settings, rng, len(others) + 1)
+        self.rejoin = Rejoin(self)
         #: What the engine found when it last looked at the store: no more log is
         #: taken as a follower, no more records as a leader, bytes until the former.
         self.no_room = False
@@ -174,6 +176,8 @@ class RaftCore(SyncObj):  # type: ignore[misc]  # pysyncobj has no types
             "timeout_now": self._on_timeout_now,
             "snapshot_chunk": self.snapshots.on_chunk,
             "snapshot_reply": self.snapshots.on_reply,
+            "join_query": self.rejoin.on_query,
+            "join_reply": self.rejoin.on_reply,
         }
         stock = rebind(
             self,
@@ -264,6 +268,8 @@ class RaftCore(SyncObj):  # type: ignore[misc]  # pysyncobj has no types
             return due
         if self._SyncObj__raftCommitIndex > self._SyncObj__raftLastApplied:
             return now
+        if self.rejoin.joining:
+            return self.rejoin.next_wakeup()
         due = self._SyncObj__raftElectionDeadline
         if due <= now and self.pre_vote.retry_at > now:
             return self.pre_vote.retry_at
@@ -337,6 +343,7 @@ class RaftCore(SyncObj):  # type: ignore[misc]  # pysyncobj has no types
         follower.reset()
         self._SyncObj__connectedNodes.add(follower.node)
         self.pre_vote.retry_at = now
+        self.rejoin.connected(follower, now)
         # Tell the peer where things stand at once, not a heartbeat later.
         self.shipper.beat = True
         if self.emit is not None:
@@ -413,6 +420,8 @@ class RaftCore(SyncObj):  # type: ignore[misc]  # pysyncobj has no types
             rejected_prev=0 if verdict.success else append.prev_index,
             no_room=no_room,
             storage_low=self.storage_low,
+            uncounted=self.rejoin.uncounted,
+            joining=self.rejoin.joining,
         )
         self.outbox.hold(follower.node_id, reply, ack=verdict.success)
 
@@ -454,9 +463,11 @@ class RaftCore(SyncObj):  # type: ignore[misc]  # pysyncobj has no types
             return
         reply = frame.append_reply
         follower.storage_low = reply.storage_low
-        self.answered(follower, reply.round, now)
+        follower.joining = reply.joining
+        if not reply.uncounted:
+            self.answered(follower, reply.round, now)
         if reply.success:
-            self._acked(follower, reply.match_index, now)
+            self._acked(follower, reply.match_index, now, counts=not reply.uncounted)
         else:
             self._refused(follower, reply, now)
 
@@ -467,25 +478,26 @@ class RaftCore(SyncObj):  # type: ignore[misc]  # pysyncobj has no types
             follower.answered_round = round_number
             self.host.round_answered()
 
-    def _acked(self, follower: Follower, match: int, now: float) -> None:
+    def _acked(self, follower: Follower, match: int, now: float, *, counts: bool = True) -> None:
         if match > self.journal.last_index:
             self._drop(follower.node_id, "ack_beyond_log")
             return
         node = follower.node
         before = self._SyncObj__raftNextIndex[node]
-        self._stock_receive(
-            node,
-            {"type": "next_node_idx", "reset": False, "success": True, "next_node_idx": match + 1},
-        )
+        if counts:
+            self._stock_receive(
+                node,
+                {"type": "next_node_idx", "reset": False, "success": True, "next_node_idx": match + 1},
+            )
         if self.cures.next_index_forward:  # 2
             self._SyncObj__raftNextIndex[node] = max(before, match + 1)
         follower.acked(match, now)
 
-    def follower_has(self, follower: Follower, index: int, now: float) -> None:
+    def follower_has(self, follower: Follower, index: int, now: float, *, counts: bool = True) -> None:
         """A snapshot up to ``index`` is installed there: go on with the log from it."""
         self.set_next_index(follower, index + 1)
         follower.reset()
-        self._acked(follower, index, now)
+        self._acked(follower, index, now, counts=counts)
 
     def _refused(self, follower: Follower, reply: Any, now: float) -> None:
         match = self.match_index(follower)
@@ -500,10 +512,7 @@ class RaftCore(SyncObj):  # type: ignore[misc]  # pysyncobj has no types
         if reply.rejected_prev <= match or (follower.probing and reply.rejected_prev != next_index - 1):
             return  # an answer to something sent before the last refusal
         hint = max(match, min(reply.last_index, reply.rejected_prev - 1))
-        self._stock_receive(
-            follower.node,
-            {"type": "next_node_idx", "reset": True, "success": False, "next_node_idx": hint + 1},
-        )
+        self.set_next_index(follower, hint + 1)
         follower.refused()
 
     def quorum_is_full(self) -> bool:
@@ -517,6 +526,8 @@ class RaftCore(SyncObj):  # type: ignore[misc]  # pysyncobj has no types
     def _SyncObj__connectedToAnyone(self) -> bool:
         """PySyncObj asks this when its election deadline has passed: may it stand? (21)"""
         self._transfer_asked = self._SyncObj__transferInProgress
+        if self.rejoin.joining:
+            return False
         if not self.followers or self._transfer_asked:
             return True
         if not self.cures.pre_vote:
@@ -576,6 +587,8 @@ class RaftCore(SyncObj):  # type: ignore[misc]  # pysyncobj has no types
                 self.envelope.vote_reply(current, for_term=request.term, granted=granted, pre_vote=True),
             )
             return
+        if self.rejoin.joining:
+            return  # a candidate in a term that it may have voted in already
         if self.cures.leader_stickiness and not request.transfer and self._hears_leader(now):
             return
         if request.term < current or (
@@ -602,6 +615,8 @@ class RaftCore(SyncObj):  # type: ignore[misc]  # pysyncobj has no types
         return theirs >= (self.journal.last_term, self.journal.last_index)
 
     def _would_vote(self, follower: Follower, request: Any, now: float) -> bool:
+        if self.rejoin.joining:
+            return False
         if request.term <= self._SyncObj__raftCurrentTerm or not self._up_to_date(request):
             return False
         if self.cures.leader_stickiness and self._hears_leader(now):
@@ -627,7 +642,14 @@ class RaftCore(SyncObj):  # type: ignore[misc]  # pysyncobj has no types
         self._stock_receive(follower.node, {"type": "response_vote", "term": current})
 
     def _on_timeout_now(self, follower: Follower, frame: PeerFrame, now: float) -> None:
-        self._stock_receive(follower.node, {"type": "timeout_now", "term": frame.term})
+        if not self.rejoin.joining:
+            self._stock_receive(follower.node, {"type": "timeout_now", "term": frame.term})
+
+    def block_vote(self) -> None:
+        """Grant no vote in the present term, as if it had been given to this node itself."""
+        if self._SyncObj__votedForNodeId is None:
+            self._SyncObj__votedForNodeId = self.node_id
+            self.journal.setCurrentTerm(self._SyncObj__raftCurrentTerm, self.node_id)
 
     def transfer_leadership(self, node_id: str | None = None) -> str | None:
         """Ask a follower that has everything to stand at once; returns its id, None when there is none."""
@@ -637,6 +659,7 @@ class RaftCore(SyncObj):  # type: ignore[misc]  # pysyncobj has no types
         for follower in self.followers.values():
             if (
                 follower.connected
+                and not follower.joining
                 and self.match_index(follower) == last
                 and node_id in (None, follower.node_id)
             ):
@@ -698,6 +721,7 @@ class RaftCore(SyncObj):  # type: ignore[misc]  # pysyncobj has no types
     def tick(self) -> None:
         """Elections, commit, apply, append, ship."""
         self._commit_floor = self._SyncObj__raftCommitIndex
+        self.rejoin.tick(self.clock.monotonic())
         self._stock_tick(0.0)
         leader = self.leader_id
         if leader != self._announced_leader:

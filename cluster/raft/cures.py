@@ -27,6 +27,7 @@ class Cures:
     confirm_reads: bool = True  # 20: a read barrier needs a round of heartbeats
     pre_vote: bool = True  # 21
     leader_stickiness: bool = True  # 21: a voter that hears a leader refuses candidates
+    joining_does_not_vote: bool = True  # 26: a node with an empty disk votes only once that is harmless
     fail_jumped_waiters: bool = True  # 22: a snapshot over a waiter's index ends the wait
 
 

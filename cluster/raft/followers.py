@@ -22,6 +22,7 @@ class Follower:
         "connected",
         "inflight",
         "inflight_bytes",
+        "joining",
         "last_progress",
         "link_broken",
         "link_fresh",
@@ -45,6 +46,8 @@ class Follower:
         self.boot_id = 0
         self.link_fresh = True
         self.answered_round = 0
+        #: It lost its disk and does not vote yet.
+        self.joining = False
         self.paused_until = 0.0
         self.inflight: deque[tuple[int, int]] = deque()
         self.reset()

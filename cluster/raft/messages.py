@@ -69,6 +69,8 @@ class Envelope:
         rejected_prev: int = 0,
         no_room: bool = False,
         storage_low: bool = False,
+        uncounted: bool = False,
+        joining: bool = False,
     ) -> PeerFrame:
         return PeerFrame(
             term=term,
@@ -81,6 +83,8 @@ class Envelope:
                 rejected_prev=rejected_prev,
                 no_room=no_room,
                 storage_low=storage_low,
+                uncounted=uncounted,
+                joining=joining,
             ),
         )
 
@@ -116,6 +120,13 @@ class Envelope:
     def timeout_now(self, term: int) -> PeerFrame:
         return PeerFrame(term=term, boot_id=self.boot_id, timeout_now=peer_pb2.TimeoutNow())
 
+    def join_query(self, term: int, nonce: int) -> PeerFrame:
+        return PeerFrame(term=term, boot_id=self.boot_id, join_query=peer_pb2.JoinQuery(nonce=nonce))
+
+    def join_reply(self, term: int, *, nonce: int, fresh: bool, joined: bool, commit_index: int) -> PeerFrame:
+        reply = peer_pb2.JoinReply(nonce=nonce, fresh=fresh, joined=joined, commit_index=commit_index)
+        return PeerFrame(term=term, boot_id=self.boot_id, join_reply=reply)
+
     def snapshot_chunk(self, term: int, chunk: peer_pb2.SnapshotChunk) -> PeerFrame:
         return PeerFrame(term=term, boot_id=self.boot_id, snapshot_chunk=chunk)
 
@@ -140,6 +151,12 @@ class Envelope:
         return PeerFrame(
             term=term, boot_id=self.boot_id, forward_replies=peer_pb2.ForwardReplies(replies=replies)
         )
+
+    def row_request(self, term: int, request: peer_pb2.RowRequest) -> PeerFrame:
+        return PeerFrame(term=term, boot_id=self.boot_id, row_request=request)
+
+    def row_reply(self, term: int, reply: peer_pb2.RowReply) -> PeerFrame:
+        return PeerFrame(term=term, boot_id=self.boot_id, row_reply=reply)
 
     def read_index_request(self, term: int, request_id: int) -> PeerFrame:
         return PeerFrame(

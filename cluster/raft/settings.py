@@ -16,6 +16,10 @@ class EngineSettings:
     heartbeat: float = 0.05
     election_min: float = 0.4
     election_max: float = 0.8
+    #: A node whose store was empty asks the others this often...
+    join_query: float = 0.1
+    #: ...and, when a majority is as new as it is, waits this long for the rest to speak.
+    birth_wait: float = 1.0
     #: A leader that hears no majority for this long steps down.
     leader_fallback: float = 1.2
     #: Delay before a pre-vote after the leader's link broke: random in this range.
@@ -78,6 +82,11 @@ class EngineSettings:
     snapshot_chunk_bytes: int = 128 * KIB
     snapshot_retry: float = 0.5
     snapshot_stall: float = 30.0
+
+    #: A damaged row is asked for again, of the next peer, after this long...
+    repair_retry: float = 0.25
+    #: ...and given up after this long: a leader that cannot go on without it ends.
+    repair_deadline: float = 3.0
 
     #: Deliver results before the store commit of their effects (the log entry
     #: is durable on a majority already); readers wait for ``visible_index``.

@@ -205,7 +205,8 @@ class Snapshots:
         if not core.leading or (frame.term != core.term and core.cures.drop_stale_replies):
             return
         reply = frame.snapshot_reply
-        core.answered(follower, reply.round, now)
+        if not reply.uncounted:
+            core.answered(follower, reply.round, now)
         sending = self._sending.get(follower.node_id)
         if sending is None or reply.snapshot_id != sending.snapshot_id:
             return
@@ -217,7 +218,7 @@ class Snapshots:
                         follower.node_id, sending.covers.last_index, sending.taken, now - sending.began
                     )
                 )
-            core.follower_has(follower, sending.covers.last_index, now)
+            core.follower_has(follower, sending.covers.last_index, now, counts=not reply.uncounted)
         elif reply.refused:
             self._abandon(follower, now, "refused")
         elif not sending.acked(reply.next_offset):
@@ -275,7 +276,9 @@ class Snapshots:
             return
         chunk = frame.snapshot_chunk
         core.note_leader(follower, frame.term, chunk.last_index)
-        reply = peer_pb2.SnapshotReply(snapshot_id=chunk.snapshot_id, round=chunk.round)
+        reply = peer_pb2.SnapshotReply(
+            snapshot_id=chunk.snapshot_id, round=chunk.round, uncounted=core.rejoin.uncounted
+        )
         if chunk.snapshot_id and chunk.last_index:
             if (
                 chunk.last_index <= core.journal.base_index
