@@ -265,6 +265,19 @@ class Load:
             )
             await asyncio.sleep(0.03)
 
+    def behind(self) -> list[tuple[int, int, int]]:
+        """(partition, committed, end) where the group has yet to confirm what publishers were told of."""
+        ends: dict[int, int] = {}
+        for publisher in self.publishers:
+            for partition, end in publisher.ends.items():
+                ends[partition] = max(ends.get(partition, 0), end)
+        reached: dict[int, int] = {}
+        for member in self.members:
+            if member.group == GROUP:
+                for partition, offset in member.committed.items():
+                    reached[partition] = max(reached.get(partition, 0), offset)
+        return [(p, reached.get(p, 0), end) for p, end in sorted(ends.items()) if reached.get(p, 0) < end]
+
     # -- what publishers tell -------------------------------------------------------
 
     def on_ack(self, begun: float, ended: float) -> None:

@@ -34,9 +34,11 @@ class Target(Protocol):
 
     kind: str
     nodes: Sequence[str]
-    endpoints: Mapping[str, str]
     discover: bool
     capabilities: frozenset[str]
+
+    @property
+    def endpoints(self) -> Mapping[str, str]: ...
 
     async def start(self, node: str) -> None:
         """Start the broker's process if it does not run; see ``until_serving``."""
@@ -146,7 +148,7 @@ class Scene:
 
     Attributes:
         target: the cluster.
-        load: the clients; ``load.publish`` notes are in ``history``.
+        load: the clients; all they do is noted in ``history``.
         history: what is judged at the end; its clock is ``now``.
         directory: for files of this run.
         violations: what the drill itself found wrong; see ``require``.

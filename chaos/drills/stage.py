@@ -1,0 +1,159 @@
+"""Runs one drill from the first broker's start to the verdict."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import grpc
+
+from holdfast.chaos.checker import Tally, judge
+from holdfast.chaos.checker.history import History, Violation
+from holdfast.chaos.drills.load import Load
+from holdfast.chaos.drills.rest import read_replicas
+from holdfast.chaos.drills.scene import Drill, Scene, Target
+from holdfast.chaos.drills.watch import Watch
+from holdfast.errors import DeadlineExceededError, HoldfastError
+
+#: A drill that is not over by then has failed; seconds.
+LIMIT_SECONDS = 120.0
+_WARM_UP_SECONDS = 1.0
+_AFTER_SECONDS = 0.5
+_DRAIN_SECONDS = 30.0
+
+
+class EndedTarget(Target, Protocol):
+    """A target that can be ended as a whole."""
+
+    async def end(self) -> None:
+        """End all brokers, whatever state they are in."""
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a run showed.
+
+    Attributes:
+        skipped: why it was not run; empty: it was.
+        seen: who led when, see ``Watch``.
+        logs: (time, node, text).
+        took: seconds, all in all.
+    """
+
+    name: str
+    skipped: str = ""
+    tally: Tally = field(default_factory=lambda: Tally(acked=0, lost=0, duplicated=0, unknown=0, failed=0))
+    recovery_ms: float = 0.0
+    violations: list[Violation] = field(default_factory=list)
+    history: History = field(default_factory=History)
+    seen: list[tuple[float, str, int]] = field(default_factory=list)
+    logs: list[tuple[float, str, str]] = field(default_factory=list)
+    nodes: tuple[str, ...] = ()
+    took: float = 0.0
+
+    @property
+    def passed(self) -> bool:
+        return not (self.violations or self.tally.lost or self.tally.duplicated)
+
+    def line(self) -> str:
+        """The result, one line."""
+        if self.skipped:
+            return f"drill {self.name}: skipped: {self.skipped}"
+        tally = self.tally
+        return (
+            f"drill {self.name}: acked={tally.acked} lost={tally.lost} duplicated={tally.duplicated} "
+            f"unknown={tally.unknown} recovery_ms={self.recovery_ms:.0f}"
+        )
+
+
+async def perform(
+    drill: Drill, target: EndedTarget, directory: Path, say: Callable[[str], None], *, seed: int = 0
+) -> Outcome:
+    """Run a drill on a target that has not been started yet.
+
+    Whatever fails on the way is a violation of the outcome: a drill that
+    cannot be judged has not passed.
+    """
+    began = time.monotonic()
+    outcome = Outcome(drill.name, nodes=tuple(target.nodes))
+    outcome.skipped = drill.unable(target)
+    if outcome.skipped:
+        return outcome
+    scene: Scene | None = None
+    try:
+        async with drill.around(target):
+            try:
+                for node in target.nodes:
+                    await target.start(node)
+                say(f"{await target.leader()} leads")
+                load = Load(
+                    target.endpoints, outcome.history, drill.plan, discover=target.discover, seed=seed
+                )
+                scene = Scene(target, load, outcome.history, directory, say)
+                watch = Watch(target.endpoints, outcome.history, load.now)
+                outcome.seen = watch.seen
+                watch.start()
+                try:
+                    await load.start()
+                    async with asyncio.timeout(LIMIT_SECONDS):
+                        await _play(drill, scene)
+                finally:
+                    await watch.stop()
+                    await load.close()
+            finally:
+                await target.end()
+    except (HoldfastError, TimeoutError, OSError, grpc.RpcError, AssertionError) as error:
+        what = traceback.format_exc(limit=-4)
+        say(f"failed: {error!r}\n{what}")
+        at = scene.now() if scene is not None else -1.0
+        outcome.violations.append(Violation("drill-failed", f"{type(error).__name__}: {error}", at))
+    if scene is not None:
+        outcome.violations += scene.violations
+        outcome.logs = scene.logs
+        outcome.recovery_ms = scene.recovery_ms()
+    found, outcome.tally = judge(outcome.history)
+    outcome.violations += found
+    outcome.took = time.monotonic() - began
+    return outcome
+
+
+async def _play(drill: Drill, scene: Scene) -> None:
+    await scene.until_acked()
+    await scene.settle(_WARM_UP_SECONDS)
+    try:
+        await drill.run(scene)
+    finally:
+        scene.note_logs()
+        await drill.heal(scene)
+        await scene.target.heal()
+    for node in scene.target.nodes:
+        await scene.target.until_serving(node)
+    await scene.until_acked()
+    await scene.settle(_AFTER_SECONDS)
+    scene.say("all healthy; waiting for what is under way")
+    await scene.load.stop_publishing()
+    await _drained(scene)
+    for node in scene.target.nodes:
+        for partition in range(scene.load.plan.partitions):
+            await scene.load.read(node, partition, timeout=10.0, client="auditor")
+    await read_replicas(scene.target, scene.load.plan.topic, scene.history)
+    scene.say("every replica has been read")
+
+
+async def _drained(scene: Scene) -> None:
+    """Wait until the group has acknowledged, durably, everything that was acknowledged to publishers.
+
+    Raises:
+        DeadlineExceededError: it has not within half a minute: a promise of its own.
+    """
+    load = scene.load
+    deadline = time.monotonic() + _DRAIN_SECONDS
+    while behind := load.behind():
+        if time.monotonic() > deadline:
+            raise DeadlineExceededError(f"the group did not get to the end: (partition, at, end) {behind}")
+        await asyncio.sleep(0.02)
