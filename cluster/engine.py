@@ -12,10 +12,12 @@ from holdfast.cluster import events
 from holdfast.cluster.ports import Clock, EventSink, Randomness, Transport
 from holdfast.cluster.raft.core import MachineLike, RaftCore
 from holdfast.cluster.raft.cures import ALL, Cures
+from holdfast.cluster.raft.repair import RepairCounters
 from holdfast.cluster.raft.requests import Requests
 from holdfast.cluster.raft.settings import EngineSettings
 from holdfast.cluster.results import EngineStatus, PeerStatus, Progress, ResultSink
 from holdfast.errors import UnavailableError
+from holdfast.storage.damage import DamagedRowError
 from holdfast.storage.port import Store
 
 __all__ = ["Engine", "EngineSettings"]
@@ -120,6 +122,28 @@ class Engine:
         if self._idle:
             self._transport.wake()
 
+    def repair(self, damage: DamagedRowError, token: object | None = None, deadline: float = 0.0) -> None:
+        """Have a damaged row fetched from another node; what found it goes on meanwhile.
+
+        With a ``token`` its end is delivered to the sink as ``Completed``, with
+        neither result nor error once the row can be read, at the latest about
+        when ``deadline`` (seconds of the engine's clock) passes.
+
+        Raises:
+            OverloadedError: too much damage waits.
+            UnavailableError: the engine has stopped.
+        """
+        if self._stopping or self.failed is not None:
+            raise UnavailableError("the broker is stopping; use another one")
+        self.core.repair.tell(damage, token, deadline)
+        if self._idle:
+            self._transport.wake()
+
+    @property
+    def repairs(self) -> RepairCounters:
+        """Damage found and repaired since the start."""
+        return self.core.repair.counters
+
     def status(self) -> EngineStatus:
         """A moment of the engine; cheap."""
         core = self.core
@@ -198,6 +222,9 @@ class Engine:
         waiting = self._requests.next_wakeup(now)
         if waiting is not None and waiting < due:
             due = waiting
+        repair = self.core.repair.next_wakeup()
+        if repair is not None and repair < due:
+            due = repair
         if self._dirty_since is not None:
             due = min(due, self._dirty_since + self._settings.apply_commit_delay)
         return max(due, now)
@@ -291,7 +318,7 @@ class Engine:
         """Tell what is visible now, and whatever ended since."""
         core = self.core
         completed.visible(self._visible)
-        ended = completed.take_completed()
+        ended = completed.take_completed() + core.repair.take_ended()
         state = (self._visible, core.term, core.role, core.leader_id)
         if ended or state != self._delivered:
             self._delivered = state

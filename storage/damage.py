@@ -13,6 +13,9 @@ START_OVER = (
     "then have its disk looked at"
 )
 
+#: Tables whose rows can be taken from another replica: they never change once written.
+REPAIRABLE = frozenset((Table.JOURNAL, Table.INDEX))
+
 
 class DamagedRowError(StorageError):
     """A stored row is not what was written: it is never served, shipped or applied.
@@ -34,4 +37,5 @@ class DamagedRowError(StorageError):
 
 def damaged_row(table: Table, key: bytes) -> DamagedRowError:
     """A row whose seal does not match."""
-    return DamagedRowError(table, key, f"the row {key.hex()} of table {table.value} is damaged on this node")
+    what = f"the row {key.hex()} of table {table.value} is damaged on this node"
+    return DamagedRowError(table, key, what if table in REPAIRABLE else f"{what}: {START_OVER}")

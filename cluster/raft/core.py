@@ -35,6 +35,7 @@ from holdfast.cluster.raft.messages import COMMAND, Command, PeerFrame
 from holdfast.cluster.raft.outbox import Outbox
 from holdfast.cluster.raft.proposals import ENTRY_OVERHEAD
 from holdfast.cluster.raft.rejoin import Rejoin
+from holdfast.cluster.raft.repair import Repair
 from holdfast.cluster.raft.seam import (
     NullPoller,
     NullResolver,
@@ -49,6 +50,7 @@ from holdfast.cluster.raft.shipping import Shipper
 from holdfast.cluster.raft.snapshots import Snapshots
 from holdfast.cluster.results import Role
 from holdfast.errors import InternalError
+from holdfast.storage.damage import DamagedRowError
 from holdfast.storage.partitions import scan_states
 from holdfast.storage.port import Store, Writer
 from holdfast.v1 import log_pb2
@@ -148,6 +150,7 @@ class RaftCore(SyncObj):  # type: ignore[misc]  # pysyncobj has no types
         self.followers = {peer: Follower(PeerNode(peer)) for peer in others}
         self.shipper = Shipper(self)
         self.snapshots = Snapshots(self)
+        self.repair = Repair(self)
         self.pre_vote = PreVote(settings, rng, len(others) + 1)
         self.rejoin = Rejoin(self)
         #: What the engine found when it last looked at the store: no more log is
@@ -176,6 +179,8 @@ class RaftCore(SyncObj):  # type: ignore[misc]  # pysyncobj has no types
             "timeout_now": self._on_timeout_now,
             "snapshot_chunk": self.snapshots.on_chunk,
             "snapshot_reply": self.snapshots.on_reply,
+            "row_request": self.repair.on_request,
+            "row_reply": self.repair.on_reply,
             "join_query": self.rejoin.on_query,
             "join_reply": self.rejoin.on_reply,
         }
@@ -257,7 +262,7 @@ class RaftCore(SyncObj):  # type: ignore[misc]  # pysyncobj has no types
         """When a tick is due though nothing arrives, on the engine's clock."""
         if self._SyncObj__raftState == _LEADER:
             due = self._SyncObj__newAppendEntriesTime
-            if self._SyncObj__raftCommitIndex > self._SyncObj__raftLastApplied:
+            if self._may_apply:
                 return now
             notice = self.shipper.next_wakeup()
             if notice is not None and notice < due:
@@ -266,7 +271,7 @@ class RaftCore(SyncObj):  # type: ignore[misc]  # pysyncobj has no types
             if snapshot is not None and snapshot < due:
                 due = snapshot
             return due
-        if self._SyncObj__raftCommitIndex > self._SyncObj__raftLastApplied:
+        if self._may_apply:
             return now
         if self.rejoin.joining:
             return self.rejoin.next_wakeup()
@@ -276,6 +281,11 @@ class RaftCore(SyncObj):  # type: ignore[misc]  # pysyncobj has no types
         if due <= now and not self._majority_connected():
             return now + self.settings.election_min  # a connection wakes the engine
         return due
+
+    @property
+    def _may_apply(self) -> bool:
+        applied = self._SyncObj__raftLastApplied
+        return self._SyncObj__raftCommitIndex > applied and not self.repair.blocks(applied + 1)
 
     # -- inbound ---------------------------------------------------------------
 
@@ -722,6 +732,7 @@ class RaftCore(SyncObj):  # type: ignore[misc]  # pysyncobj has no types
         """Elections, commit, apply, append, ship."""
         self._commit_floor = self._SyncObj__raftCommitIndex
         self.rejoin.tick(self.clock.monotonic())
+        self.repair.tick(self.clock.monotonic())
         self._stock_tick(0.0)
         leader = self.leader_id
         if leader != self._announced_leader:
@@ -759,7 +770,11 @@ class RaftCore(SyncObj):  # type: ignore[misc]  # pysyncobj has no types
         until = began + self.settings.apply_time
         while index < last and budget > 0 and before <= until:
             index += 1
-            command = journal.command(index)
+            try:
+                command = journal.command(index)
+            except DamagedRowError as damage:
+                self.repair.want(damage, needed=True)
+                break
             term = journal.term(index)
             results: list[log_pb2.OpResult] = []
             if command.kind == COMMAND:
@@ -806,7 +821,11 @@ class RaftCore(SyncObj):  # type: ignore[misc]  # pysyncobj has no types
         target = self._trim_target()
         if target > journal.base_index:
             self._sweeping = True
-            visited = journal.trim(target, limit)
+            try:
+                visited = journal.trim(target, limit)
+            except DamagedRowError as damage:
+                self.repair.want(damage)
+                return
             if self.emit is not None:
                 self.emit(events.LogTrimmed(target, visited))
         elif self._sweeping:
@@ -851,6 +870,7 @@ class RaftCore(SyncObj):  # type: ignore[misc]  # pysyncobj has no types
         if self.journal.getCurrentTerm() != term:
             raise InternalError("the snapshot changed this node's term")
         self.machine.reset()
+        self.repair.replaced()
         self._SyncObj__raftLastApplied = self.journal.applied_index
         self._SyncObj__raftCommitIndex = self.journal.getRaftCommitIndex()
         self._sweeping = True

@@ -54,11 +54,11 @@ class LazySlice:
             item += self._count
         if not 0 <= item < self._count:
             raise IndexError(item)
-        return self._journal.entry(self._first + item)
+        return self._journal.place(self._first + item)
 
     def __iter__(self) -> Iterator[Entry]:
         for index in range(self._first, self._first + self._count):
-            yield self._journal.entry(index)
+            yield self._journal.place(index)
 
 
 class StoreJournal:
@@ -280,6 +280,13 @@ class StoreJournal:
         if index == self.base_index:
             return (_BASE, index, term)
         return (self.command(index), index, term)
+
+    def place(self, index: int) -> Entry:
+        """``entry`` for PySyncObj, which looks at index and term only: a damaged row has them too."""
+        try:
+            return self.entry(index)
+        except DamagedRowError:
+            return (_BASE, index, self.term(index) or 0)
 
     def command(self, index: int) -> Command:
         """The entry's content.

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from holdfast.cluster.raft.followers import Follower
 from holdfast.cluster.raft.messages import PeerFrame
+from holdfast.storage.damage import DamagedRowError
 
 if TYPE_CHECKING:
     from holdfast.cluster.raft.core import RaftCore
@@ -65,6 +66,11 @@ class Shipper:
             wants = next_index <= last and now >= follower.paused_until and follower.can_send(core.settings)
             (hungry if wants else idle).append(follower)
         told = list(hungry)
+        stuck = [follower for follower in hungry if core.repair.blocks(core.next_index(follower))]
+        if stuck:
+            hungry = [follower for follower in hungry if follower not in stuck]
+            idle += stuck
+            told = list(hungry)
         # In turns, so that the same frame goes out to all in a row: the
         # transport encodes it once.
         while hungry:
@@ -86,7 +92,12 @@ class Shipper:
         next_index = core.next_index(follower)
         item = made.get(next_index)
         if item is None:
-            item = made[next_index] = self._frame(next_index, last)
+            try:
+                item = made[next_index] = self._frame(next_index, last)
+            except DamagedRowError as damage:
+                # Nothing of it leaves; signs of life go on until it is repaired.
+                core.repair.want(damage, needed=True)
+                return False
         frame, upto, size = item
         if not core.outbox.send(follower.node_id, frame):
             return False

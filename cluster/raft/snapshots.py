@@ -22,6 +22,7 @@ from holdfast.cluster.raft.followers import Follower
 from holdfast.cluster.raft.messages import PeerFrame
 from holdfast.errors import InternalError, StorageError, StorageFullError
 from holdfast.storage import snapshot
+from holdfast.storage.damage import REPAIRABLE, DamagedRowError
 from holdfast.storage.port import Reader, Store
 from holdfast.v1 import peer_pb2
 
@@ -116,6 +117,14 @@ class Snapshots:
         """Send what the window allows; with ``beat`` at least a sign of life."""
         try:
             sent = self._feed(follower, now)
+        except DamagedRowError as damage:
+            # Not handed on as good: repaired first, or read from another leader.
+            self._abandon(follower, now, str(damage))
+            core = self._core
+            core.repair.want(damage)
+            if damage.table not in REPAIRABLE:
+                core.transfer_leadership()
+            sent = False
         except StorageError as error:
             # 19: the follower keeps what it has and the log goes on to the
             # others; the state is read anew after a while.
