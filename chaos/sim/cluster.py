@@ -18,7 +18,7 @@ from holdfast.cluster.raft.core import AppliedLike, MachineLike
 from holdfast.cluster.raft.cures import ALL, Cures
 from holdfast.cluster.results import Completed, Progress, ResultSink, Role
 from holdfast.errors import HoldfastError
-from holdfast.storage.port import Writer
+from holdfast.storage.port import Table, Writer
 
 
 class Divergence(AssertionError):
@@ -103,6 +103,8 @@ class SimNode:
 
     #: It has come back with an empty disk and is not known to be a voter again.
     wiped: bool = False
+    #: The last log index of a disk it has lost; what it confirmed up to there is gone.
+    lost_index: int = 0
     #: Its next turn is to be computed anew: it has turned, or was asked something.
     touched: bool = True
     _next_turn: float = 0.0
@@ -249,6 +251,8 @@ class SimCluster:
         """The node dies, and its disk is replaced by an empty one; start it again."""
         self.crash(node_id)
         node = self.nodes[node_id]
+        last = node.store.keys(Table.JOURNAL)
+        node.lost_index = max(node.lost_index, int.from_bytes(last[-1], "big")) if last else node.lost_index
         node.store.wipe()
         node.wiped = True
 

@@ -18,6 +18,7 @@ from holdfast.chaos.checker.consensus import Consensus
 from holdfast.chaos.checker.history import History, Leader, Violation
 from holdfast.chaos.sim.cluster import SimCluster, SimNode
 from holdfast.cluster import events
+from holdfast.cluster.raft.messages import NO_OP
 from holdfast.cluster.results import Role
 from holdfast.storage import journal
 from holdfast.v1 import peer_pb2
@@ -45,6 +46,7 @@ class Oracle:
         self.violations: list[Violation] = []
         self.trace = 0
         self._quorum = len(cluster.ids) // 2 + 1
+        self._applied: dict[str, int] = {}
         self._commit: dict[str, tuple[int, int]] = {}
         self._heard: dict[tuple[str, str], float] = {}
         #: Deposed leader -> (term, told since, by whom).
@@ -69,6 +71,7 @@ class Oracle:
         assert node.engine is not None
         self.disturbed()
         self._commit.pop(node.node_id, None)
+        self._applied[node.node_id] = node.engine.core.applied_index
         self.consensus.restarted(node.node_id, node.engine.core.applied_index)
         self._note("start", node.node_id)
 
@@ -79,9 +82,15 @@ class Oracle:
 
     def applying(self, node: SimNode, index: int, entry: bytes) -> None:
         assert node.engine is not None
-        term = node.engine.core.journal.term(index) or 0
+        log = node.engine.core.journal
+        now = self._cluster.world.now
+        for skipped in range(self._applied.get(node.node_id, index - 1) + 1, index):
+            # What a leader begins its term with holds no operation, and is not handed to the machine.
+            if log.command(skipped).kind == NO_OP:
+                self.consensus.applied(node.node_id, skipped, log.term(skipped) or 0, b"no-op", now)
+        self._applied[node.node_id] = index
         digest = xxhash.xxh3_64_digest(entry)
-        self.consensus.applied(node.node_id, index, term, digest, self._cluster.world.now)
+        self.consensus.applied(node.node_id, index, log.term(index) or 0, digest, now)
 
     def event(self, node: SimNode, event: object) -> None:
         if isinstance(event, events.RoleChanged):
@@ -92,6 +101,7 @@ class Oracle:
             if not event.pre_vote:
                 self._stands(node, event.term)
         elif isinstance(event, events.SnapshotInstalled):
+            self._applied[node.node_id] = event.last_index
             self.consensus.jumped(node.node_id, event.last_index)
             self._note("snapshot", f"{node.node_id} installed, up to {event.last_index}")
         elif isinstance(event, events.LogTruncated):
@@ -233,7 +243,9 @@ def _term_at(log: object, index: int) -> int | None:
 
 
 def _holds(node: SimNode, index: int, term: int) -> bool:
-    """Whether the entry survives a power cut of the node now."""
+    """Whether the entry survives a power cut of the node now, or did before its disk was replaced."""
+    if node.wiped and index <= node.lost_index:
+        return True
     view = node.store.durable_view()
     held = journal.read_term(view, index)
     return held == term if held is not None else journal.read_meta(view).base_index >= index

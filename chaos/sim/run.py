@@ -118,6 +118,9 @@ class Run:
 
     def turned(self, node: SimNode) -> None:
         self.oracle.turned(node)
+        if node.wiped and node.engine is not None:
+            rejoin = getattr(node.engine.core, "rejoin", None)
+            node.wiped = rejoin is not None and rejoin.joining
 
     # -- the run -----------------------------------------------------------------------------
 

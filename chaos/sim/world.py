@@ -76,7 +76,9 @@ class NodeClock:
 
     def world_time(self, monotonic: float) -> float:
         """When this clock shows ``monotonic``, in the world's time."""
-        return self._from + (monotonic - self._base) / self._rate
+        when = self._from + (monotonic - self._base) / self._rate
+        # Rounding must not make it a moment too early: nothing would be due then, for ever.
+        return when if self._rate == 1.0 and self._from == self._base else when + 1e-9
 
     @property
     def rate(self) -> float:
