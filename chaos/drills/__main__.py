@@ -11,6 +11,7 @@ import asyncio
 import shutil
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 from holdfast.chaos.drills.catalog import DRILLS
@@ -56,6 +57,11 @@ def _run(drill: Drill, options: argparse.Namespace, repetition: int) -> Outcome:
 
     try:
         outcome = asyncio.run(perform(drill, target, directory, say, seed=options.seed + repetition))
+        if not outcome.passed:
+            options.report_dir.mkdir(parents=True, exist_ok=True)
+            saved = options.report_dir / f"{drill.name}-{time.strftime('%Y%m%d-%H%M%S')}.jsonl"
+            outcome.history.save(saved)
+            print(f"{drill.name}: history: {saved}", file=sys.stderr)
         for violation in outcome.violations[:20]:
             print(f"{drill.name}: VIOLATION {violation}", file=sys.stderr, flush=True)
     finally:
@@ -75,6 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--repeat", type=int, default=1, metavar="N", help="run them N times")
     parser.add_argument("--seed", type=int, default=0, help="of the load's chances")
     parser.add_argument("--keep", action="store_true", help="keep the brokers' data and logs")
+    parser.add_argument("--report-dir", type=Path, default=Path("drill-reports"), metavar="DIR")
     parser.add_argument("--quiet", action="store_true", help="no progress on stderr")
     return parser
 

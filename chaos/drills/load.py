@@ -265,18 +265,24 @@ class Load:
             )
             await asyncio.sleep(0.03)
 
-    def behind(self) -> list[tuple[int, int, int]]:
-        """(partition, committed, end) where the group has yet to confirm what publishers were told of."""
+    def behind(self, group: str = GROUP, slack: int = 0) -> list[tuple[int, int, int]]:
+        """(partition, committed, end) where the group has yet to confirm what publishers were told of.
+
+        Args:
+            slack: so many records of a partition may be left.
+        """
         ends: dict[int, int] = {}
         for publisher in self.publishers:
             for partition, end in publisher.ends.items():
                 ends[partition] = max(ends.get(partition, 0), end)
         reached: dict[int, int] = {}
         for member in self.members:
-            if member.group == GROUP:
+            if member.group == group:
                 for partition, offset in member.committed.items():
                     reached[partition] = max(reached.get(partition, 0), offset)
-        return [(p, reached.get(p, 0), end) for p, end in sorted(ends.items()) if reached.get(p, 0) < end]
+        return [
+            (p, reached.get(p, 0), end) for p, end in sorted(ends.items()) if reached.get(p, 0) + slack < end
+        ]
 
     # -- what publishers tell -------------------------------------------------------
 

@@ -12,6 +12,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import ClassVar, Protocol
 
@@ -223,6 +224,43 @@ class Scene:
         if not holds:
             self.say(f"VIOLATION {promise}: {detail}")
             self.violations.append(Violation(promise=promise, detail=detail, at=self.now()))
+
+    async def until(self, holds: Callable[[], bool], timeout: float, promise: str, detail: str = "") -> None:
+        """Wait until ``holds()``; a violation of ``promise`` when it does not within ``timeout`` seconds."""
+        deadline = time.monotonic() + timeout
+        while not holds():
+            if time.monotonic() > deadline:
+                self.require(False, promise, f"not within {timeout:g} s; {detail}")
+                return
+            await asyncio.sleep(0.02)
+
+    async def commit_index(self) -> int:
+        """The highest commit index any broker tells of."""
+        looks = await asyncio.gather(
+            *[asyncio.to_thread(self.target.status, node) for node in self.target.nodes]
+        )
+        return max((status.commit_index for status in looks if status is not None), default=0)
+
+    async def until_applied(self, node: str, index: int, timeout: float = 30.0) -> None:
+        """Wait until a node has applied a log index.
+
+        Raises:
+            DeadlineExceededError: not within ``timeout`` seconds.
+        """
+        deadline = time.monotonic() + timeout
+        while True:
+            status = await asyncio.to_thread(self.target.status, node)
+            if status is not None and status.applied_index >= index:
+                return
+            if time.monotonic() > deadline:
+                at = "does not answer" if status is None else f"is at {status.applied_index}"
+                raise DeadlineExceededError(f"{node} has not applied {index} in {timeout:g} s; it {at}")
+            await asyncio.sleep(0.05)
+
+    def longest_silence(self, since: float) -> float:
+        """The longest time without any acknowledgement from ``since`` to now, seconds."""
+        moments = [since, *(ended for _, ended in self.load.acks if ended > since), self.now()]
+        return max(after - before for before, after in pairwise(moments))
 
     def recovery_ms(self) -> float:
         """The longest time from a fault's beginning to the first ack of a publish begun after it.
