@@ -19,6 +19,8 @@ from holdfast.cluster.raft.cures import ALL, Cures
 from holdfast.cluster.raft.settings import EngineSettings
 from holdfast.cluster.results import Completed, Progress
 from holdfast.errors import HoldfastError
+from holdfast.storage import membership
+from holdfast.storage.membership import Membership
 from holdfast.storage.memory_store import MemoryStore
 from holdfast.storage.port import Store, Table, Writer
 from holdfast.v1 import log_pb2, peer_pb2, topics_pb2
@@ -78,6 +80,13 @@ class ListMachine:
 
     def reset(self) -> None:
         return
+
+
+def voter_store[S: MemoryStore](store: S) -> S:
+    """Make an empty store that of a node known to have no past: it votes at once."""
+    membership.write(store.writer(), Membership.JOINED)
+    store.commit()
+    return store
 
 
 class HandTransport:
@@ -147,7 +156,7 @@ class OurNode:
         self.others = tuple(others)
         self.cures = cures
         self.settings = settings or EngineSettings()
-        self.store: Store = store if store is not None else MemoryStore()
+        self.store: Store = store if store is not None else voter_store(MemoryStore())
         self.events: list[object] = []
         self.boots = dict.fromkeys((*others, "stranger"), 7)
         self._seed = seed

@@ -12,7 +12,7 @@ from holdfast.errors import HoldfastError, OverloadedError, StorageError
 from holdfast.storage.memory_store import MemoryStore
 from holdfast.v1 import log_pb2
 
-from .ours import OurNode, append, append_reply, replies, vote
+from .ours import OurNode, append, append_reply, replies, vote, voter_store
 from .stock import Clock
 from .stock_apply import FullPipe, WonWith
 
@@ -60,7 +60,7 @@ class Carried:
 def ours_13_bad_entries() -> Carried:
     """Entries that cannot be executed: refused, of an unknown kind, unreadable. The next one can."""
     machine = StateMachine()
-    store = MemoryStore()
+    store = voter_store(MemoryStore())
     bad_topic = log_pb2.Op(create_topic=log_pb2.CreateTopicOp(name="//", partitions=1))
     garbage = b"\x01not an entry"
     good = log_pb2.Op(create_topic=log_pb2.CreateTopicOp(name="good", partitions=1))

@@ -18,7 +18,7 @@ from holdfast.storage import journal as rows
 from holdfast.storage.lmdb_store import LmdbStore
 from holdfast.storage.memory_store import MemoryStore
 
-from .ours import Frame, HandTransport, OurNode, append, put_entry, replies, vote_request
+from .ours import Frame, HandTransport, OurNode, append, put_entry, replies, vote_request, voter_store
 from .stock import Clock
 from .stock_storage import Compacted, LostTail, WrongCommit
 
@@ -111,7 +111,7 @@ class Kept:
 def ours_06(clock: Clock, cures: Cures = ALL) -> Kept:
     """A follower acks an entry and grants a vote; the power goes in the very commit, and right after it."""
     witness = Witness()
-    store = FailingStore(None, before=True)
+    store = voter_store(FailingStore(None, before=True))
     node = OurNode(clock, "b", ("a", "c"), store=store, transport=witness, cures=cures)
     node.tick()
     witness.dirty = lambda: store.dirty

@@ -84,7 +84,7 @@ def test_publishing_goes_on_while_a_snapshot_is_sent() -> None:
 
 
 def test_lost_chunks_are_sent_again() -> None:
-    sim = SimCluster(3, seed=5, settings=SHORT_LOG)
+    sim = SimCluster(3, seed=6, settings=SHORT_LOG)
     node = far_behind(sim)
     dropped = 0
 
