@@ -26,4 +26,8 @@ def engine_settings(settings: Settings) -> EngineSettings:
         keep_entries_for_laggards=min(
             _DEFAULTS.keep_entries_for_laggards, max(64, settings.quota_bytes // (512 * KIB))
         ),
+        # An entry may be a megabyte: without these a follower that stays away would fill the quota
+        # of the others, and a minority would stop publishing.
+        keep_bytes=min(_DEFAULTS.keep_bytes, settings.quota_bytes // 8),
+        keep_bytes_for_laggards=min(_DEFAULTS.keep_bytes_for_laggards, settings.quota_bytes // 4),
     )

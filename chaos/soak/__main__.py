@@ -69,7 +69,7 @@ class Soak:
             await returns
             await load
             self.own_cpu = probe.cpu_seconds(os.getpid()) / self._now()
-            await asyncio.to_thread(self._compare_digests)
+            await self._compare_digests()
         finally:
             for task in (load, sampling, returns, timer):
                 task.cancel()
@@ -119,10 +119,16 @@ class Soak:
             return False
         return True
 
-    def _compare_digests(self) -> None:
-        index = max(self.cluster.status(node).commit_index for node in self.cluster.brokers)
-        if len({self.cluster.digest(node, index) for node in self.cluster.brokers}) != 1:
-            self.problems.append("digests of the replicas differ")
+    async def _compare_digests(self) -> None:
+        """Retention goes on, so start offsets may be of two moments: asked a few times."""
+        for _ in range(5):
+            statuses = [await asyncio.to_thread(self.cluster.status, node) for node in self.cluster.brokers]
+            index = max(status.commit_index for status in statuses)
+            digests = [await asyncio.to_thread(self.cluster.digest, n, index) for n in self.cluster.brokers]
+            if len(set(digests)) == 1:
+                return
+            await asyncio.sleep(0.3)
+        self.problems.append("digests of the replicas differ")
 
     def _now(self) -> float:
         return time.monotonic() - self._began
