@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from holdfast.cluster import commands
 from holdfast.cluster.engine import Engine
@@ -29,6 +30,7 @@ from .stock import Clock
 
 Frame = peer_pb2.PeerFrame
 PREFIX = b"test"
+AnyStore = TypeVar("AnyStore", bound=MemoryStore)
 
 
 class WallClock:
@@ -82,7 +84,7 @@ class ListMachine:
         return
 
 
-def voter_store[S: MemoryStore](store: S) -> S:
+def voter_store(store: AnyStore) -> AnyStore:
     """Make an empty store that of a node known to have no past: it votes at once."""
     membership.write(store.writer(), Membership.JOINED)
     store.commit()
