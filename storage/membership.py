@@ -14,7 +14,7 @@ from holdfast.errors import StorageError
 from holdfast.storage import journal
 from holdfast.storage.port import Reader, Table, Writer
 
-_KEY = b"raft.member"
+KEY = b"raft.member"
 
 
 class Membership(Enum):
@@ -33,7 +33,7 @@ def read(r: Reader) -> Membership | None:
     Raises:
         StorageError: the mark is damaged.
     """
-    value = r.get(Table.META, _KEY)
+    value = r.get(Table.META, KEY)
     if value is not None:
         try:
             return Membership(value)
@@ -46,11 +46,11 @@ def read(r: Reader) -> Membership | None:
 
 def write(w: Writer, membership: Membership) -> None:
     """Mark the store, in the open transaction."""
-    w.put(Table.META, _KEY, membership.value)
+    w.put(Table.META, KEY, membership.value)
 
 
 def carry(r: Reader, w: Writer) -> None:
     """Take the mark over to another environment of the same node."""
-    value = r.get(Table.META, _KEY)
+    value = r.get(Table.META, KEY)
     if value is not None:
-        w.put(Table.META, _KEY, value)
+        w.put(Table.META, KEY, value)
