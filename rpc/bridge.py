@@ -18,7 +18,7 @@ import itertools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol, Self, TypeVar
 
 from holdfast.cluster.ports import Clock
 from holdfast.cluster.results import Completed, Progress, Role
@@ -31,7 +31,10 @@ from holdfast.errors import (
     UnavailableError,
     from_reason,
 )
+from holdfast.storage.damage import DamagedRowError
 from holdfast.v1 import log_pb2
+
+_T = TypeVar("_T")
 
 #: (topic id, partition)
 PartitionKey = tuple[int, int]
@@ -42,6 +45,8 @@ Outcome = tuple[log_pb2.OpResult, int]
 #: an engine that is stuck (a disk that does not answer) lets it run out.
 _GRACE_S = 1.0
 _SWEEP_S = 0.25
+#: Damaged rows in the way of one read that are repaired before it is given up.
+_MAX_REPAIRS = 16
 #: Calls given to the engine and not yet answered, before barriers are refused.
 MAX_PENDING = 32_768
 
@@ -52,6 +57,8 @@ class EnginePort(Protocol):
     def propose(self, op: bytes, token: object, deadline: float) -> None: ...
 
     def read_barrier(self, token: object, deadline: float) -> None: ...
+
+    def repair(self, damage: DamagedRowError, token: object | None = None, deadline: float = 0.0) -> None: ...
 
 
 class Watch:
@@ -215,6 +222,38 @@ class EngineBridge:
         if done.error is not None:
             raise done.error
         return done.index
+
+    async def repair(self, damage: DamagedRowError, timeout: float) -> bool:
+        """Have a damaged row fetched from another node; True when it can be read again.
+
+        ``timeout`` in seconds. Why it was not repaired is in the broker's log.
+
+        Raises:
+            UnavailableError: the broker is stopping.
+        """
+        engine = self.check_open()
+        future: asyncio.Future[Completed] = self._loop.create_future()
+        deadline = self._clock.monotonic() + timeout
+        try:
+            engine.repair(damage, future, deadline)
+        except OverloadedError:
+            return False
+        self._pending[future] = deadline
+        return (await future).error is None
+
+    async def read_repaired(self, read: Callable[[], _T], timeout: float) -> _T:
+        """``read()``; damaged rows it meets are repaired and it is called again.
+
+        Raises:
+            DamagedRowError: one of them was not repaired within ``timeout`` seconds.
+        """
+        for _ in range(_MAX_REPAIRS):
+            try:
+                return read()
+            except DamagedRowError as damage:
+                if not await self.repair(damage, timeout):
+                    raise
+        return read()
 
     @property
     def progress(self) -> Progress:

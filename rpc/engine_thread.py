@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from holdfast.cluster.results import EngineStatus
+from holdfast.storage.damage import DamagedRowError
 from holdfast.storage.port import Store
 
 logger = logging.getLogger(__name__)
@@ -27,6 +28,8 @@ class EngineLike(Protocol):
     def propose(self, op: bytes, token: object, deadline: float) -> None: ...
 
     def read_barrier(self, token: object, deadline: float) -> None: ...
+
+    def repair(self, damage: DamagedRowError, token: object | None = None, deadline: float = 0.0) -> None: ...
 
     def status(self) -> EngineStatus: ...
 

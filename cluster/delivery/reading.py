@@ -11,8 +11,8 @@ from typing import Literal
 
 import msgspec
 
-from holdfast.errors import StorageError
 from holdfast.storage import partitions
+from holdfast.storage.damage import DamagedRowError
 from holdfast.storage.port import Reader
 
 TimeBasis = Literal["record", "append"]
@@ -102,7 +102,7 @@ def read_step(
         max_rows: bound on index rows looked at.
 
     Raises:
-        StorageError: the batch at ``offset`` is damaged. Batches before a
+        DamagedRowError: the batch at ``offset`` is damaged. Batches before a
             damaged one are still given; the next step raises.
     """
     state = partitions.read_state(reader, ref.topic_id, ref.partition)
@@ -129,7 +129,7 @@ def read_step(
         last = min(row.next_offset, limit, first + max_records - step.records) - 1
         try:
             data = partitions.read_batch(reader, row, verify=True)
-        except StorageError as error:
+        except DamagedRowError as error:
             if step.slices:
                 break
             raise _damaged(ref, row.base_offset, error) from error
@@ -142,8 +142,10 @@ def read_step(
     return step
 
 
-def _damaged(ref: PartitionRef, offset: int, error: StorageError) -> StorageError:
-    return StorageError(
+def _damaged(ref: PartitionRef, offset: int, error: DamagedRowError) -> DamagedRowError:
+    return DamagedRowError(
+        error.table,
+        error.key,
         f"topic {ref.topic!r} partition {ref.partition}: the batch at offset {offset} is damaged on this"
         f" node and is not served ({error}); read from another replica",
         metadata={"topic": ref.topic, "partition": str(ref.partition), "offset": str(offset)},

@@ -50,6 +50,8 @@ class DeliverySettings:
     #: How long a replay on a node that has just started waits for a leader to
     #: say how much of the log is committed, in seconds.
     restart_wait: float = 2.0
+    #: How long a reader that met a damaged batch waits until it is fetched from another node, in seconds.
+    repair_wait: float = 2.0
     #: Concurrent Replay calls on this node.
     max_replays: int = 1_000
     #: Bound of one proposal or barrier made on behalf of a session, in seconds.

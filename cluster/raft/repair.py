@@ -193,7 +193,8 @@ class Repair:
     def _ask(self, wanted: _Wanted, now: float) -> None:
         core = self._core
         settings = core.settings
-        if now >= wanted.since + settings.repair_deadline and not self._may_go_on(wanted):
+        alone = not core.followers
+        if (alone or now >= wanted.since + settings.repair_deadline) and not self._may_go_on(wanted):
             del self._wanted[wanted.table, wanted.key]
             return
         wanted.next_at = now + (settings.repair_deadline if wanted.failed else settings.repair_retry)

@@ -29,6 +29,7 @@ from holdfast.rpc.services.handlers import Context
 from holdfast.rpc.services.topic_cache import TopicCache
 from holdfast.rpc.status import invalid
 from holdfast.storage import partitions, topics
+from holdfast.storage.damage import DamagedRowError
 from holdfast.storage.port import Reader, Store
 from holdfast.storage.topics import TopicRow
 from holdfast.v1 import bus_pb2
@@ -107,7 +108,7 @@ class ReplayService:
             UnknownTopicError, UnknownPartitionError: nothing to read from.
             OffsetOutOfRangeError: an offset is not there; the valid range is
                 named. Also when retention overtakes the reader.
-            StorageError: a damaged batch; it is not served.
+            DamagedRowError: a damaged batch that could not be repaired; it is not served.
             OverloadedError: too many replays on this node.
         """
         if self._active >= self._settings.max_replays:
@@ -127,12 +128,13 @@ class ReplayService:
             reading = _Reading(request, topic, self._settings)
             with self._bridge.watch(reading.keys if request.follow else ()) as watch:
                 # After the watch began, so that nothing falls between the two.
-                with self._store.read() as reader:
-                    reading.start(reader)
+                await self._bridge.read_repaired(lambda: self._start(reading), self._settings.repair_wait)
                 egress = self._egress.stream(context.peer())
                 while True:
                     await egress.turn()
-                    message = self._next_message(reading, egress)
+                    message = await self._bridge.read_repaired(
+                        lambda: self._next_message(reading, egress), self._settings.repair_wait
+                    )
                     if message is not None:
                         with egress.sending(len(message)):
                             yield message
@@ -158,6 +160,10 @@ class ReplayService:
             except (NoLeaderError, DeadlineExceededError, OutcomeUnknownError):
                 logger.debug("replay without a leader, as far as this node knows the log")
         await self._bridge.settle(timeout)
+
+    def _start(self, reading: _Reading) -> None:
+        with self._store.read() as reader:
+            reading.start(reader)
 
     def _next_message(self, reading: _Reading, egress: EgressStream) -> bytes | None:
         try:
@@ -208,6 +214,7 @@ class _Reading:
 
     def start(self, reader: Reader) -> None:
         """Find where each partition starts and ends."""
+        self._cursors.clear()  # of a start that met a damaged row
         for ref in self._refs:
             state = partitions.read_state(reader, ref.topic_id, ref.partition)
             if state is None:
@@ -242,7 +249,14 @@ class _Reading:
                 self._turn = at
                 break
             before = cursor.offset
-            used, looked_at = self._read_partition(reader, cursor, room, rows, batches, response)
+            try:
+                used, looked_at = self._read_partition(reader, cursor, room, rows, batches, response)
+            except DamagedRowError:
+                if not moved:
+                    raise
+                # What was read of other partitions goes first; this one is next.
+                self._turn = at
+                break
             room -= used
             rows -= looked_at
             moved = moved or cursor.offset != before

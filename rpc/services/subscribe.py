@@ -215,6 +215,7 @@ class SubscribeService:
             self._settings,
             records=start.format == bus_pb2.FORMAT_RECORDS,
             commit=self._commit_soon,
+            repaired=self._bridge.read_repaired,
             emit=self._emit,
             egress=egress,
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from typing import Protocol, TypeVar
 
 from holdfast.cluster.delivery.events import AcksRefused, RecordsDelivered
 from holdfast.cluster.delivery.group import Group
@@ -19,13 +20,22 @@ from holdfast.rpc.services.delivery_wire import Parts, batches_field, delivery_r
 from holdfast.rpc.services.handlers import parse
 from holdfast.rpc.status import invalid, to_wire
 from holdfast.storage import topics
+from holdfast.storage.damage import DamagedRowError
 from holdfast.storage.port import Reader, Store
 from holdfast.v1 import bus_pb2
+
+_T = TypeVar("_T")
 
 logger = logging.getLogger(__name__)
 
 #: Refusals that may wait for a client that sends acks and reads nothing.
 _MAX_REFUSALS = 1_000
+
+
+class Repaired(Protocol):
+    """``EngineBridge.read_repaired``."""
+
+    async def __call__(self, read: Callable[[], _T], timeout: float) -> _T: ...
 
 
 class Session:
@@ -36,6 +46,7 @@ class Session:
         group, member: as the coordinator knows them.
         records: deliver decoded records instead of stored batches.
         commit: called when acks are waiting to be committed.
+        repaired: reads, and has damaged rows fetched from another node.
         egress: bounds what is on its way to the client.
     """
 
@@ -49,6 +60,7 @@ class Session:
         *,
         records: bool,
         commit: Callable[[Group], None],
+        repaired: Repaired,
         emit: EventSink | None,
         egress: EgressStream,
     ) -> None:
@@ -59,6 +71,7 @@ class Session:
         self._settings = settings
         self._decoder = BatchDecoder() if records else None
         self._commit = commit
+        self._repaired = repaired
         self._emit = emit
         self._egress = egress
         self._turn = 0
@@ -127,7 +140,7 @@ class Session:
             message = self._next_control()
             if message is None and not self._draining and self._may_deliver():
                 await self._egress.turn()
-                message = self._next_delivery()
+                message = await self._repaired(self._next_delivery, self._settings.repair_wait)
             if message is not None:
                 with self._egress.sending(len(message)):
                     yield message
@@ -206,8 +219,15 @@ class Session:
                 if content.room <= 0 or member.credits <= 0:
                     break
                 self._turn += 1
-                if flow.ready and self._deliver(reader, flow, content):
-                    lingering = True
+                try:
+                    if flow.ready and self._deliver(reader, flow, content):
+                        lingering = True
+                except DamagedRowError:
+                    if not content.records:
+                        raise
+                    # What was read of other partitions goes first; this one is next.
+                    self._turn = flows.index(flow)
+                    break
                 if member.ended is not None:
                     return None
         if not lingering:

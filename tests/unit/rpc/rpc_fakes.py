@@ -24,6 +24,7 @@ from holdfast.rpc.services.topic_cache import TopicCache
 from holdfast.rpc.settings import Address, Limits, make
 from holdfast.rpc.topology import Topology
 from holdfast.storage import journal
+from holdfast.storage.damage import DamagedRowError
 from holdfast.storage.memory_store import MemoryStore
 from holdfast.v1 import bus_pb2_grpc, cluster_pb2_grpc, topics_pb2_grpc
 
@@ -62,6 +63,10 @@ class FakeEngine:
         self.bridge.deliver(
             (Completed(token, None, self.fail, 0 if self.fail else self.index),), self.progress()
         )
+
+    def repair(self, damage: DamagedRowError, token: object | None = None, deadline: float = 0.0) -> None:
+        if token is not None:
+            self.bridge.deliver((Completed(token, None, damage, 0),), self.progress())
 
     def release(self, count: int | None = None) -> None:
         completed = []
