@@ -12,9 +12,9 @@ import msgspec
 
 from holdfast.chaos.checker import groups, reads, records, replicas
 from holdfast.chaos.checker.consensus import Consensus
-from holdfast.chaos.checker.history import History, Outcome, Violation
+from holdfast.chaos.checker.history import History, HistoryError, Outcome, Violation
 from holdfast.chaos.checker.promises import PROMISES, Findings
-from holdfast.chaos.checker.view import HistoryError, View
+from holdfast.chaos.checker.view import View
 
 __all__ = ["PROMISES", "Consensus", "HistoryError", "Tally", "Violation", "check", "judge", "tally"]
 

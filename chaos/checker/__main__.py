@@ -9,10 +9,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import msgspec
-
-from holdfast.chaos.checker import HistoryError, check
-from holdfast.chaos.checker.history import History
+from holdfast.chaos.checker import check
+from holdfast.chaos.checker.history import History, HistoryError
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -27,7 +25,7 @@ def main(arguments: Sequence[str]) -> int:
     except OSError as error:
         print(f"checker: cannot read {path}: {error.strerror}", file=sys.stderr)
         return 2
-    except (msgspec.DecodeError, HistoryError, UnicodeDecodeError) as error:
+    except HistoryError as error:
         print(f"checker: {path} is not a history: {error}", file=sys.stderr)
         return 2
     for violation in violations:

@@ -15,6 +15,10 @@ from pathlib import Path
 import msgspec
 
 
+class HistoryError(ValueError):
+    """No history: a line that is no event, or events that contradict their own rules."""
+
+
 class Outcome(Enum):
     OK = "ok"
     FAIL = "fail"
@@ -238,8 +242,20 @@ class History:
 
     @classmethod
     def load(cls, path: Path) -> History:
+        """The events of a file that `save` wrote.
+
+        Raises:
+            HistoryError: a line is no event.
+            OSError: the file cannot be read.
+        """
+        history = cls()
         with path.open("rb") as lines:
-            return cls(_decoder.decode(line) for line in lines)
+            for number, line in enumerate(lines, 1):
+                try:
+                    history.add(_decoder.decode(line))
+                except (msgspec.DecodeError, UnicodeDecodeError) as error:
+                    raise HistoryError(f"line {number}: {error}") from error
+        return history
 
 
 class Violation(msgspec.Struct, frozen=True):

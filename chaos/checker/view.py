@@ -12,6 +12,7 @@ from holdfast.chaos.checker.history import (
     Committed,
     Delivered,
     History,
+    HistoryError,
     Leader,
     OffsetRead,
     Outcome,
@@ -23,10 +24,6 @@ from holdfast.chaos.checker.history import (
 
 Place = tuple[str, int]  # topic, partition
 GroupEvent = Assigned | Delivered | Acked | Committed
-
-
-class HistoryError(ValueError):
-    """A history that contradicts its own rules, such as one value published by two calls."""
 
 
 class Log:

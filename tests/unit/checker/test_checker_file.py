@@ -40,7 +40,7 @@ def test_what_is_no_history_is_said(
     path = tmp_path / "history.jsonl"
     path.write_bytes(content)
     assert main([str(path)]) == 2
-    assert "is not a history" in capsys.readouterr().err
+    assert "is not a history: line 1: " in capsys.readouterr().err
 
 
 def test_a_value_published_twice(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
