@@ -21,6 +21,7 @@ from holdfast.rpc.bridge import EngineBridge
 from holdfast.rpc.node_services import NodeServices
 from holdfast.rpc.settings import Limits, Maintenance, Member, Settings
 from holdfast.rpc.topology import Topology
+from holdfast.storage.damage import DamagedRowError
 
 _START = Progress(0, 0, 0, Role.FOLLOWER, None)
 #: Retention is looked after more often than in life, so that trims happen within a run.
@@ -48,6 +49,10 @@ class _Asked:
     def read_barrier(self, token: object, deadline: float) -> None:
         self._node.touched = True
         self._engine.read_barrier(token, deadline)
+
+    def repair(self, damage: DamagedRowError, token: object | None = None, deadline: float = 0.0) -> None:
+        self._node.touched = True
+        self._engine.repair(damage, token, deadline)
 
     def status(self) -> EngineStatus:
         return self._engine.status()
@@ -109,6 +114,8 @@ class Front:
         self.loops = Loops(cluster.world, on_error)
         self.clients = ClientNetwork(cluster.world)
         self.processes: dict[str, NodeProcess] = {}
+        #: Of client programs.
+        self.programs: list[ClientProcess] = []
         #: How the next node's death shows; None: as chance has it.
         self.death: Death | None = None
         self._limits = limits or Limits()
@@ -165,7 +172,17 @@ class Front:
 
     def process(self, name: str) -> ClientProcess:
         """A client process: a loop of its own, which may die."""
-        return ClientProcess(self, name)
+        process = ClientProcess(self, name)
+        self.programs.append(process)
+        return process
+
+    def close(self) -> None:
+        """The end of the simulation: unwind all that still runs."""
+        for program in list(self.programs):
+            program.kill()
+        for process in list(self.processes.values()):
+            process.die("reset")
+        self.processes.clear()
 
 
 class ClientProcess:
@@ -196,5 +213,7 @@ class ClientProcess:
 
     def kill(self) -> None:
         """Die without a goodbye; not to be called from within the process itself."""
-        self._front.clients.client_died(self.name)
-        self.loop.bury()
+        if self in self._front.programs:
+            self._front.programs.remove(self)
+            self._front.clients.client_died(self.name)
+            self.loop.bury()

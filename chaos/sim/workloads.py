@@ -1,0 +1,57 @@
+"""The clients of a run: publishers, groups, replayers, an administrator; what they see is the history."""
+
+from __future__ import annotations
+
+from holdfast.chaos.checker.history import History
+from holdfast.chaos.sim.actor import Actor
+from holdfast.chaos.sim.consumers import Consumer
+from holdfast.chaos.sim.publishers import Publisher
+from holdfast.chaos.sim.readers import Admin, Replayer
+from holdfast.chaos.sim.services import Front
+
+#: Topic -> partitions. "short" keeps its last bytes only.
+TOPICS = {"main": 2, "short": 1}
+#: Comes and goes.
+PASSING = "passing"
+
+
+class Workloads:
+    """All clients of a run.
+
+    Args:
+        rate: records published a second, all publishers together, in bursts.
+    """
+
+    def __init__(self, front: Front, history: History, *, rate: float = 30.0) -> None:
+        topics = {"main": 0.7, "short": 0.3}
+        self.actors: list[Actor] = [
+            Admin(front, history, "admin", TOPICS, "short", PASSING),
+            Publisher(front, history, "p1", topics, rate * 0.6),
+            Publisher(front, history, "p2", {**topics, PASSING: 0.1}, rate * 0.4),
+            Consumer(front, history, "c1", "g1", ["main"]),
+            Consumer(front, history, "c2", "g1", ["main"]),
+            Consumer(front, history, "c3", "g2", ["main", "short"]),
+            Replayer(front, history, "r1", TOPICS, 1.0),
+        ]
+
+    @property
+    def names(self) -> list[str]:
+        """Of all clients, as links know them."""
+        return [actor.name for actor in self.actors]
+
+    def start(self) -> None:
+        """All begin; nothing is published before the topics are there."""
+        for actor in self.actors:
+            actor.begin()
+
+    def finish(self) -> None:
+        """All come to an end in good order."""
+        for actor in self.actors:
+            actor.finish()
+
+    @property
+    def finished(self) -> bool:
+        return all(actor.done for actor in self.actors)
+
+    def __repr__(self) -> str:
+        return f"Workloads({', '.join(map(repr, self.actors))})"
