@@ -117,7 +117,10 @@ HISTORIES: dict[str, tuple[str, list[Event]]] = {
         "read-gap",
         [*log("ab"), Read("r", "t", 0, 0, 10.0, [(0, "a"), (1, "b"), (1, "b")], 11.0)],
     ),
-    "a replay is told of a trim that never was": ("read-gap", [*log("abc"), read("bc", 1, start=1)]),
+    "a replay is told of a trim that never was": (
+        "read-gap",
+        [*log("abc"), read("bc", 1, start=1, from_offset=0)],
+    ),
     "a replay shows another value": ("read-mismatch", [*log("ab"), read("aa")]),
     "a replay shows what was never committed": ("read-mismatch", [*log("ab"), read("abz")]),
     "two replays differ on what is trimmed by now": (
