@@ -597,8 +597,8 @@ class RaftCore(SyncObj):  # type: ignore[misc]  # pysyncobj has no types
                 self.envelope.vote_reply(current, for_term=request.term, granted=granted, pre_vote=True),
             )
             return
-        if self.rejoin.joining:
-            return  # a candidate in a term that it may have voted in already
+        if not self.rejoin.grants:
+            return  # it may have voted in that term already
         if self.cures.leader_stickiness and not request.transfer and self._hears_leader(now):
             return
         if request.term < current or (
@@ -625,7 +625,7 @@ class RaftCore(SyncObj):  # type: ignore[misc]  # pysyncobj has no types
         return theirs >= (self.journal.last_term, self.journal.last_index)
 
     def _would_vote(self, follower: Follower, request: Any, now: float) -> bool:
-        if self.rejoin.joining:
+        if not self.rejoin.grants:
             return False
         if request.term <= self._SyncObj__raftCurrentTerm or not self._up_to_date(request):
             return False

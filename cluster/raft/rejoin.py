@@ -12,7 +12,7 @@ snapshots, and neither votes nor stands. The argument is in
 2. Then it has adopted the highest term, and its replies count.
 3. Once it has everything up to a commit index that the leader of its term
    named after step 2, it is a full voter; in its present term it votes for
-   nobody else, because it may have voted in it.
+   nobody, because it may have voted in it.
 
 At the birth of a cluster there is no past: when everybody says so, or a
 majority does and the rest is silent for a while, a node is a voter at once.
@@ -74,6 +74,11 @@ class Rejoin:
             and journal.last_index == journal.base_index == FIRST_BASE_INDEX
         )
 
+    @property
+    def grants(self) -> bool:
+        """May it vote for others? Of two members the other one has all that was ever committed."""
+        return not self.joining or (not self.uncounted and len(self._core.followers) == 1)
+
     # -- the node that joins ------------------------------------------------------
 
     def connected(self, follower: Follower, now: float) -> None:
@@ -132,6 +137,8 @@ class Rejoin:
             return
         if self.uncounted and self._knows_all_terms():
             self.uncounted = False
+            # It may have voted in this term.
+            core.block_vote()
             if core.emit is not None:
                 core.emit(events.JoiningCounts(core.term))
             # Ask for the commit index at once.
@@ -140,7 +147,6 @@ class Rejoin:
             return
         term, index = self._confirmed
         if term == core.term and core.commit_index >= index:
-            # It may have voted in this term, and it cannot vote twice for itself.
             core.block_vote()
             self._joined(born=False)
 

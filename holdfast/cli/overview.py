@@ -29,7 +29,9 @@ class Node:
 
     @property
     def role(self) -> str:
-        """``leader``, ``follower``, ``candidate`` or ``unreachable``."""
+        """``leader``, ``follower``, ``candidate``, ``joining`` or ``unreachable``."""
+        if self.status is not None and self.status.joining:
+            return "joining"
         return _ROLES.get(self.status.role, "starting") if self.status is not None else "unreachable"
 
 
@@ -232,7 +234,7 @@ def _node_dict(node: Node) -> dict[str, Any]:
         return found | {"problem": node.problem}
     for name in (
         *("cluster_id", "version", "leader_id", "term", "commit_index", "applied_index", "first_log_index"),
-        *("last_log_index", "uptime_seconds", "data_bytes", "quota_bytes", "accepting_writes"),
+        *("last_log_index", "uptime_seconds", "data_bytes", "quota_bytes", "accepting_writes", "joining"),
     ):
         found[name] = getattr(status, name)
     return found | {"lag_entries": node.lag}

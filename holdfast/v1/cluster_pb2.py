@@ -24,27 +24,27 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19holdfast/v1/cluster.proto\x12\x0bholdfast.v1\"\x12\n\x10GetStatusRequest\"\xfe\x02\n\rClusterStatus\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x0f\n\x07node_id\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\x1f\n\x04role\x18\x04 \x01(\x0e\x32\x11.holdfast.v1.Role\x12\x11\n\tleader_id\x18\x05 \x01(\t\x12\x16\n\x0eleader_address\x18\x06 \x01(\t\x12\x0c\n\x04term\x18\x07 \x01(\x04\x12\x14\n\x0c\x63ommit_index\x18\x08 \x01(\x04\x12\x15\n\rapplied_index\x18\t \x01(\x04\x12\x17\n\x0f\x66irst_log_index\x18\n \x01(\x04\x12\x16\n\x0elast_log_index\x18\x0b \x01(\x04\x12$\n\x07members\x18\x0c \x03(\x0b\x32\x13.holdfast.v1.Member\x12\x16\n\x0euptime_seconds\x18\r \x01(\x01\x12\x12\n\ndata_bytes\x18\x0e \x01(\x04\x12\x13\n\x0bquota_bytes\x18\x0f \x01(\x04\x12\x18\n\x10\x61\x63\x63\x65pting_writes\x18\x10 \x01(\x08\"\x84\x01\n\x06Member\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x16\n\x0e\x63lient_address\x18\x02 \x01(\t\x12\x14\n\x0cpeer_address\x18\x03 \x01(\t\x12\x11\n\tconnected\x18\x04 \x01(\x08\x12\x13\n\x0bmatch_index\x18\x05 \x01(\x04\x12\x13\n\x0blag_entries\x18\x06 \x01(\x04\"<\n\x10GetDigestRequest\x12\r\n\x05topic\x18\x01 \x01(\t\x12\x19\n\x11min_applied_index\x18\x02 \x01(\x04\"m\n\x11GetDigestResponse\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x15\n\rapplied_index\x18\x02 \x01(\x04\x12\x30\n\npartitions\x18\x03 \x03(\x0b\x32\x1c.holdfast.v1.PartitionDigest\"m\n\x0fPartitionDigest\x12\r\n\x05topic\x18\x01 \x01(\t\x12\x11\n\tpartition\x18\x02 \x01(\r\x12\x14\n\x0cstart_offset\x18\x03 \x01(\x03\x12\x12\n\nend_offset\x18\x04 \x01(\x03\x12\x0e\n\x06\x64igest\x18\x05 \x01(\x0c*T\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x11\n\rROLE_FOLLOWER\x10\x01\x12\x12\n\x0eROLE_CANDIDATE\x10\x02\x12\x0f\n\x0bROLE_LEADER\x10\x03\x32\x9d\x01\n\x07\x43luster\x12\x46\n\tGetStatus\x12\x1d.holdfast.v1.GetStatusRequest\x1a\x1a.holdfast.v1.ClusterStatus\x12J\n\tGetDigest\x12\x1d.holdfast.v1.GetDigestRequest\x1a\x1e.holdfast.v1.GetDigestResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19holdfast/v1/cluster.proto\x12\x0bholdfast.v1\"\x12\n\x10GetStatusRequest\"\x8f\x03\n\rClusterStatus\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x0f\n\x07node_id\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\x1f\n\x04role\x18\x04 \x01(\x0e\x32\x11.holdfast.v1.Role\x12\x11\n\tleader_id\x18\x05 \x01(\t\x12\x16\n\x0eleader_address\x18\x06 \x01(\t\x12\x0c\n\x04term\x18\x07 \x01(\x04\x12\x14\n\x0c\x63ommit_index\x18\x08 \x01(\x04\x12\x15\n\rapplied_index\x18\t \x01(\x04\x12\x17\n\x0f\x66irst_log_index\x18\n \x01(\x04\x12\x16\n\x0elast_log_index\x18\x0b \x01(\x04\x12$\n\x07members\x18\x0c \x03(\x0b\x32\x13.holdfast.v1.Member\x12\x16\n\x0euptime_seconds\x18\r \x01(\x01\x12\x12\n\ndata_bytes\x18\x0e \x01(\x04\x12\x13\n\x0bquota_bytes\x18\x0f \x01(\x04\x12\x18\n\x10\x61\x63\x63\x65pting_writes\x18\x10 \x01(\x08\x12\x0f\n\x07joining\x18\x11 \x01(\x08\"\x84\x01\n\x06Member\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x16\n\x0e\x63lient_address\x18\x02 \x01(\t\x12\x14\n\x0cpeer_address\x18\x03 \x01(\t\x12\x11\n\tconnected\x18\x04 \x01(\x08\x12\x13\n\x0bmatch_index\x18\x05 \x01(\x04\x12\x13\n\x0blag_entries\x18\x06 \x01(\x04\"<\n\x10GetDigestRequest\x12\r\n\x05topic\x18\x01 \x01(\t\x12\x19\n\x11min_applied_index\x18\x02 \x01(\x04\"m\n\x11GetDigestResponse\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x15\n\rapplied_index\x18\x02 \x01(\x04\x12\x30\n\npartitions\x18\x03 \x03(\x0b\x32\x1c.holdfast.v1.PartitionDigest\"m\n\x0fPartitionDigest\x12\r\n\x05topic\x18\x01 \x01(\t\x12\x11\n\tpartition\x18\x02 \x01(\r\x12\x14\n\x0cstart_offset\x18\x03 \x01(\x03\x12\x12\n\nend_offset\x18\x04 \x01(\x03\x12\x0e\n\x06\x64igest\x18\x05 \x01(\x0c*T\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x11\n\rROLE_FOLLOWER\x10\x01\x12\x12\n\x0eROLE_CANDIDATE\x10\x02\x12\x0f\n\x0bROLE_LEADER\x10\x03\x32\x9d\x01\n\x07\x43luster\x12\x46\n\tGetStatus\x12\x1d.holdfast.v1.GetStatusRequest\x1a\x1a.holdfast.v1.ClusterStatus\x12J\n\tGetDigest\x12\x1d.holdfast.v1.GetDigestRequest\x1a\x1e.holdfast.v1.GetDigestResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'holdfast.v1.cluster_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ROLE']._serialized_start=866
-  _globals['_ROLE']._serialized_end=950
+  _globals['_ROLE']._serialized_start=883
+  _globals['_ROLE']._serialized_end=967
   _globals['_GETSTATUSREQUEST']._serialized_start=42
   _globals['_GETSTATUSREQUEST']._serialized_end=60
   _globals['_CLUSTERSTATUS']._serialized_start=63
-  _globals['_CLUSTERSTATUS']._serialized_end=445
-  _globals['_MEMBER']._serialized_start=448
-  _globals['_MEMBER']._serialized_end=580
-  _globals['_GETDIGESTREQUEST']._serialized_start=582
-  _globals['_GETDIGESTREQUEST']._serialized_end=642
-  _globals['_GETDIGESTRESPONSE']._serialized_start=644
-  _globals['_GETDIGESTRESPONSE']._serialized_end=753
-  _globals['_PARTITIONDIGEST']._serialized_start=755
-  _globals['_PARTITIONDIGEST']._serialized_end=864
-  _globals['_CLUSTER']._serialized_start=953
-  _globals['_CLUSTER']._serialized_end=1110
+  _globals['_CLUSTERSTATUS']._serialized_end=462
+  _globals['_MEMBER']._serialized_start=465
+  _globals['_MEMBER']._serialized_end=597
+  _globals['_GETDIGESTREQUEST']._serialized_start=599
+  _globals['_GETDIGESTREQUEST']._serialized_end=659
+  _globals['_GETDIGESTRESPONSE']._serialized_start=661
+  _globals['_GETDIGESTRESPONSE']._serialized_end=770
+  _globals['_PARTITIONDIGEST']._serialized_start=772
+  _globals['_PARTITIONDIGEST']._serialized_end=881
+  _globals['_CLUSTER']._serialized_start=970
+  _globals['_CLUSTER']._serialized_end=1127
 # @@protoc_insertion_point(module_scope)

@@ -23,7 +23,7 @@ class GetStatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class ClusterStatus(_message.Message):
-    __slots__ = ("cluster_id", "node_id", "version", "role", "leader_id", "leader_address", "term", "commit_index", "applied_index", "first_log_index", "last_log_index", "members", "uptime_seconds", "data_bytes", "quota_bytes", "accepting_writes")
+    __slots__ = ("cluster_id", "node_id", "version", "role", "leader_id", "leader_address", "term", "commit_index", "applied_index", "first_log_index", "last_log_index", "members", "uptime_seconds", "data_bytes", "quota_bytes", "accepting_writes", "joining")
     CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
     NODE_ID_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -40,6 +40,7 @@ class ClusterStatus(_message.Message):
     DATA_BYTES_FIELD_NUMBER: _ClassVar[int]
     QUOTA_BYTES_FIELD_NUMBER: _ClassVar[int]
     ACCEPTING_WRITES_FIELD_NUMBER: _ClassVar[int]
+    JOINING_FIELD_NUMBER: _ClassVar[int]
     cluster_id: str
     node_id: str
     version: str
@@ -56,7 +57,8 @@ class ClusterStatus(_message.Message):
     data_bytes: int
     quota_bytes: int
     accepting_writes: bool
-    def __init__(self, cluster_id: _Optional[str] = ..., node_id: _Optional[str] = ..., version: _Optional[str] = ..., role: _Optional[_Union[Role, str]] = ..., leader_id: _Optional[str] = ..., leader_address: _Optional[str] = ..., term: _Optional[int] = ..., commit_index: _Optional[int] = ..., applied_index: _Optional[int] = ..., first_log_index: _Optional[int] = ..., last_log_index: _Optional[int] = ..., members: _Optional[_Iterable[_Union[Member, _Mapping]]] = ..., uptime_seconds: _Optional[float] = ..., data_bytes: _Optional[int] = ..., quota_bytes: _Optional[int] = ..., accepting_writes: _Optional[bool] = ...) -> None: ...
+    joining: bool
+    def __init__(self, cluster_id: _Optional[str] = ..., node_id: _Optional[str] = ..., version: _Optional[str] = ..., role: _Optional[_Union[Role, str]] = ..., leader_id: _Optional[str] = ..., leader_address: _Optional[str] = ..., term: _Optional[int] = ..., commit_index: _Optional[int] = ..., applied_index: _Optional[int] = ..., first_log_index: _Optional[int] = ..., last_log_index: _Optional[int] = ..., members: _Optional[_Iterable[_Union[Member, _Mapping]]] = ..., uptime_seconds: _Optional[float] = ..., data_bytes: _Optional[int] = ..., quota_bytes: _Optional[int] = ..., accepting_writes: _Optional[bool] = ..., joining: _Optional[bool] = ...) -> None: ...
 
 class Member(_message.Message):
     __slots__ = ("node_id", "client_address", "peer_address", "connected", "match_index", "lag_entries")

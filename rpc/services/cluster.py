@@ -86,6 +86,7 @@ class ClusterService:
             data_bytes=usage.used,
             quota_bytes=usage.quota,
             accepting_writes=status.accepting_writes,
+            joining=status.joining,
         )
         peers = {peer.node_id: peer for peer in status.peers}
         leading = status.role is Role.LEADER

@@ -42,7 +42,9 @@ def status(endpoints: Endpoints = DEFAULT_ENDPOINTS, timeout: Timeout = 3.0, as_
             rows[-1] += [answer.applied_index, "" if node.lag is None else node.lag, space, writes]
         print_table(["NODE", "ADDRESS", "ROLE", "TERM", "COMMIT", "APPLIED", "LAG", "DATA", "WRITES"], rows)
     if view.leader_id is None:
-        raise NoLeaderError("no leader is known: is a majority of the brokers running?")
+        joining = [node.node_id for node in view.nodes if node.role == "joining"]
+        hint = f"; {', '.join(joining)} may not vote before all the others have answered" if joining else ""
+        raise NoLeaderError(f"no leader is known: is a majority of the brokers running?{hint}")
 
 
 @app.command("digest")

@@ -312,6 +312,23 @@ def test_its_copies_count_for_nothing_while_it_knows_too_little() -> None:
     sim.check_nothing_lost()
 
 
+@pytest.mark.parametrize("role", ["leader", "follower"])
+def test_of_two_the_other_has_everything(role: str) -> None:
+    sim = SimCluster(2, seed=15)
+    leader = sim.elect().node_id
+    assert sim.publish(b"acked").ok
+    sim.settle()
+    empty = leader if role == "leader" else others(sim, leader)[0]
+    sim.wipe(empty)
+    sim.run_for(3.0)
+    assert sim.leader() is None
+    sim.start(empty)
+    assert sim.elect().node_id != empty
+    until_voter(sim, empty)
+    sim.settle()
+    sim.check_nothing_lost()
+
+
 def test_two_of_five_at_once() -> None:
     sim = SimCluster(5, seed=11)
     leader = sim.elect().node_id
