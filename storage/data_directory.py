@@ -39,7 +39,7 @@ class DataDirectory(Housing):
         self.path = path
         self._lock_fd: int | None = None
         try:
-            path.mkdir(parents=True, exist_ok=True)
+            _make(path)
             fd = os.open(path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
         except OSError as error:
             raise DataDirectoryError(
@@ -135,6 +135,15 @@ class DataDirectory(Housing):
         fd, self._lock_fd = self._lock_fd, None
         if fd is not None:
             os.close(fd)
+
+
+def _make(path: Path) -> None:
+    """Make a directory and what is missing above it, each entry durable: what is in it is no better kept."""
+    if path.is_dir():
+        return
+    _make(path.parent)
+    path.mkdir(exist_ok=True)
+    _sync_directory(path.parent)
 
 
 def _sync_directory(path: Path) -> None:
