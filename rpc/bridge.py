@@ -321,13 +321,14 @@ class EngineBridge:
     def deliver(self, completed: Sequence[Completed], progress: Progress) -> None:
         """``ResultSink``: called on the engine thread."""
         try:
-            self._loop.call_soon_threadsafe(self._on_turn, completed, progress)
+            self._loop.call_soon_threadsafe(self.report, completed, progress)
         except RuntimeError:
             # The loop is closed: nobody is left to be told.
             if not self._loop.is_closed():
                 raise
 
-    def _on_turn(self, completed: Sequence[Completed], progress: Progress) -> None:
+    def report(self, completed: Sequence[Completed], progress: Progress) -> None:
+        """What ``deliver`` does on the loop; called directly where there is no other thread."""
         if self._closed is not None:
             return  # everyone has been told
         pending = self._pending

@@ -20,6 +20,8 @@ _Ts = TypeVarTuple("_Ts")
 MAX_PER_MOMENT = 200_000
 #: Rounds of cancelling a dead process's tasks may need: each ``finally`` may wait anew.
 _BURIAL_ROUNDS = 32
+#: Callbacks in one of them.
+_BURIAL_CALLBACKS = 10_000
 
 
 class Spinning(AssertionError):
@@ -91,6 +93,7 @@ class Loops:
         self.errors: list[tuple[str, dict[str, Any]]] = []
         self.callbacks = 0
         self._active: deque[SimLoop] = deque()
+        self._running: SimLoop | None = None
         self._moment = -1.0
         self._in_moment = 0
 
@@ -110,17 +113,42 @@ class Loops:
         if self._moment != self.world.now:
             self._moment, self._in_moment = self.world.now, 0
         before = self.callbacks
-        while active:
-            loop = active.popleft()
-            loop.queued = False
-            if loop.stopped:
-                continue  # goes on when it is resumed
-            loop.run_once()
-            if self.callbacks - before + self._in_moment > MAX_PER_MOMENT:
-                raise Spinning(f"{loop.name} runs in circles at {self.world.now}")
+        outer, hooks = asyncio._get_running_loop(), sys.get_asyncgen_hooks()
+        sys.set_asyncgen_hooks(finalizer=self._finalize)
+        try:
+            while active:
+                loop = active.popleft()
+                loop.queued = False
+                if not loop.stopped:  # else it goes on when it is resumed
+                    asyncio._set_running_loop(loop)
+                    self._running = loop
+                    loop.run_once(MAX_PER_MOMENT - self._in_moment - (self.callbacks - before))
+        finally:
+            self._running = None
+            asyncio._set_running_loop(outer)
+            sys.set_asyncgen_hooks(*hooks)
         ran = self.callbacks - before
         self._in_moment += ran
         return ran
+
+    def unwind(self, loop: SimLoop) -> None:
+        """Run what is due on a loop that is being buried, once."""
+        outer, hooks, running = asyncio._get_running_loop(), sys.get_asyncgen_hooks(), self._running
+        asyncio._set_running_loop(loop)
+        sys.set_asyncgen_hooks(finalizer=self._finalize)
+        self._running = loop
+        try:
+            loop.run_once(_BURIAL_CALLBACKS)
+        finally:
+            self._running = running
+            sys.set_asyncgen_hooks(*hooks)
+            asyncio._set_running_loop(outer)
+
+    def _finalize(self, generator: AsyncGenerator[Any, Any]) -> None:
+        """An asynchronous generator was dropped half-way: the loop that dropped it ends it, as in asyncio."""
+        loop = self._running
+        if loop is not None and not loop.dead:
+            loop.call_soon(loop.close_generator, generator)
 
     def activate(self, loop: SimLoop) -> None:
         loop.queued = True
@@ -234,39 +262,34 @@ class SimLoop(asyncio.AbstractEventLoop):
 
     # -- running ------------------------------------------------------------------------
 
-    def run_once(self) -> None:
-        """Run what is due at this moment; what it makes due waits for the other loops' turn."""
+    def run_once(self, bound: int) -> None:
+        """Run what is due at this moment, and what that makes due.
+
+        Raises:
+            Spinning: more than ``bound`` callbacks.
+        """
         ready = self._ready
-        outer = asyncio._get_running_loop()
-        asyncio._set_running_loop(self)
-        hooks = sys.get_asyncgen_hooks()
-        sys.set_asyncgen_hooks(finalizer=self._finalize)
-        try:
-            count = len(ready)
-            self._loops.callbacks += count
-            for _ in range(count):
-                handle = ready.popleft()
-                if handle._cancelled:
-                    continue
-                try:
-                    handle._context.run(handle._callback, *handle._args)
-                except Exception as error:  # noqa: BLE001  (reported)
-                    self.call_exception_handler(
-                        {"message": f"exception in {handle!r}", "exception": error, "handle": handle}
-                    )
-                if self.dead:
+        count = 0
+        while ready:
+            handle = ready.popleft()
+            if handle._cancelled:
+                continue
+            count += 1
+            if count > bound:
+                if self._burying:
                     return
-        finally:
-            sys.set_asyncgen_hooks(*hooks)
-            asyncio._set_running_loop(outer)
-        if ready and not self.queued:
-            self._loops.activate(self)
+                raise Spinning(f"{self.name} runs in circles at {self._world.now}: {handle!r}")
+            try:
+                handle._context.run(handle._callback, *handle._args)
+            except Exception as error:  # noqa: BLE001  (reported)
+                self.call_exception_handler(
+                    {"message": f"exception in {handle!r}", "exception": error, "handle": handle}
+                )
+            if self.dead:
+                break
+        self._loops.callbacks += count
 
-    def _finalize(self, generator: AsyncGenerator[Any, Any]) -> None:
-        if not self.dead:
-            self.call_soon(self._close_generator, generator)
-
-    def _close_generator(self, generator: AsyncGenerator[Any, Any]) -> None:
+    def close_generator(self, generator: AsyncGenerator[Any, Any]) -> None:
         async def close() -> None:
             await generator.aclose()
 
@@ -303,10 +326,7 @@ class SimLoop(asyncio.AbstractEventLoop):
                 break
             for task in tasks:
                 task.cancel()
-            for _ in range(_BURIAL_ROUNDS):
-                if not self._ready:
-                    break
-                self.run_once()
+            self._loops.unwind(self)
         self.dead = True
         self._ready.clear()
 

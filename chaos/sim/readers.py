@@ -25,6 +25,7 @@ class Replayer(Actor):
         self._every = every
         self._ends: dict[tuple[str, int], int] = {}
         self._reading: Read | None = None
+        self._from_earliest = False
         self._leaving = False
 
     def leave(self) -> None:
@@ -37,7 +38,8 @@ class Replayer(Actor):
         read = self._reading
         if read is None:
             return
-        read.start_offset = starts[read.partition]
+        if self._from_earliest:
+            read.start_offset = starts[read.partition]
         read.replica = address.partition(":")[0]
         self._ends[topic, read.partition] = ends[read.partition]
 
@@ -74,6 +76,7 @@ class Replayer(Actor):
         )
         self.history.add(read)
         self._reading = read
+        self._from_earliest = isinstance(start, str)
         try:
             async for batch in bus.replay_batches(
                 topic,

@@ -58,6 +58,13 @@ class _Asked:
         return self._engine.status()
 
 
+class _Sink:
+    """Reports reach the bridge without a detour over the loop: tasks run after the turn anyway."""
+
+    def __init__(self, bridge: EngineBridge) -> None:
+        self.deliver = bridge.report
+
+
 class NodeProcess:
     """The services of one node from its start to its end."""
 
@@ -67,7 +74,7 @@ class NodeProcess:
         self.address = address_of(node.node_id)
         self.loop = loop = front.loops.loop(node.node_id, node.clock)
         self.bridge = EngineBridge(loop, node.clock, node.progress or _START)
-        node.sink = self.bridge
+        node.sink = _Sink(self.bridge)
         engine = _Asked(node, node.engine)
         self.bridge.attach(engine)
         settings = front.settings(node.node_id)
@@ -116,6 +123,7 @@ class Front:
         self.processes: dict[str, NodeProcess] = {}
         #: Of client programs.
         self.programs: list[ClientProcess] = []
+        self.births = 0
         #: How the next node's death shows; None: as chance has it.
         self.death: Death | None = None
         self._limits = limits or Limits()
@@ -191,7 +199,9 @@ class ClientProcess:
     def __init__(self, front: Front, name: str) -> None:
         self.name = name
         self.loop: SimLoop = front.loops.loop(name)
-        self.rng = front.cluster.world.stream(f"client/{name}")
+        front.births += 1
+        # Its own in each life: a producer's id must not come again.
+        self.rng = front.cluster.world.stream(f"client/{name}/{front.births}")
         self._front = front
 
     def client(self, options: ClientOptions | None = None, observer: Observer | None = None) -> Client:
