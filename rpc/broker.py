@@ -178,6 +178,7 @@ class Broker:
         services = self._services
         if services is not None:
             await services.duties.close()
+            await services.scrubbing.close()
             services.publish.close()
             if self.failed is None and not await services.admission.drain(_DRAIN_S):
                 logger.warning("stopping with %d publishes unanswered", services.admission.calls)
@@ -302,6 +303,7 @@ class Broker:
             server,
         )
         services.duties.start()
+        services.scrubbing.start()
         await server.start()
 
     def _start_telemetry(self) -> EventSink | None:

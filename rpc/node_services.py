@@ -10,6 +10,7 @@ from holdfast.rpc.admission import Admission
 from holdfast.rpc.bridge import EngineBridge
 from holdfast.rpc.duties import LeaderDuties
 from holdfast.rpc.egress import Egress
+from holdfast.rpc.scrubbing import Scrubbing
 from holdfast.rpc.services import bus, cluster, topics
 from holdfast.rpc.services.bus_publish import PublishService
 from holdfast.rpc.services.publish_request import PublishEncoder
@@ -17,7 +18,7 @@ from holdfast.rpc.services.replay import ReplayService
 from holdfast.rpc.services.subscribe import SubscribeService
 from holdfast.rpc.services.subscribe_pipe import ChannelFactory, insecure_channel
 from holdfast.rpc.services.topic_cache import TopicCache
-from holdfast.rpc.settings import Settings
+from holdfast.rpc.settings import MIB, Settings
 from holdfast.rpc.topology import Topology
 from holdfast.storage.port import Store
 
@@ -69,6 +70,8 @@ class NodeServices:
             interval_s=maintenance.interval_ms / 1000,
             producer_idle_s=maintenance.producer_idle_ms / 1000,
         )
+        #: For whoever runs on a real disk: started on its own.
+        self.scrubbing = Scrubbing(store, bridge, clock, rate=maintenance.scrub_mib_per_s * MIB, emit=events)
         #: What a server registers.
         self.handlers: tuple[grpc.GenericRpcHandler[bytes, bytes], ...] = (
             bus.handlers(self.publish, self.replay, self.subscribe),

@@ -107,6 +107,8 @@ class Maintenance(Section, frozen=True):
     interval_ms: int = 10_000
     #: Producers idle this long lose their idempotence state: a week.
     producer_idle_ms: int = 7 * 24 * 3600 * 1000
+    #: What each node reads of its own data to find damage early, in MiB a second; 0: not at all.
+    scrub_mib_per_s: int = 4
 
 
 class Telemetry(Section, frozen=True):

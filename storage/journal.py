@@ -144,6 +144,14 @@ def verified_value(r: Reader, key: bytes) -> bytes:
     return value
 
 
+def check_value(key: bytes, value: bytes) -> None:
+    """
+    Raises:
+        DamagedRowError: the CRC of a row's value does not match.
+    """
+    _verified(index_of(key), value)
+
+
 def verified_term(r: Reader, index: int) -> int | None:
     """``read_term``, with the row's CRC checked: its term is covered.
 

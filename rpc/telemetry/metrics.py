@@ -79,6 +79,12 @@ def handlers(meter: Meter) -> dict[type, Handler]:
     rebalances = counter("holdfast.group.rebalances", "{rebalance}", "Rebalances of groups")
     pauses = counter("holdfast.deliver.pauses", "{pause}", "Partitions paused at their unacked bound")
     damaged = counter("holdfast.storage.damaged", "{batch}", "Stored batches that failed their CRC")
+    found = counter("holdfast.storage.damage.found", "{row}", "Stored rows found damaged, by table")
+    repaired = counter("holdfast.storage.damage.repaired", "{row}", "Damaged rows fetched from another node")
+    failed = counter("holdfast.storage.damage.failed", "{row}", "Damaged rows that no other node had")
+    scrubbed = counter("holdfast.scrub.rows", "{row}", "Rows read by the scrub")
+    scrubbed_bytes = counter("holdfast.scrub.bytes", "By", "Bytes read by the scrub")
+    passes = counter("holdfast.scrub.passes", "{pass}", "Passes of the scrub over everything")
 
     def on_publish(event: rpc.PublishHandled) -> None:
         if event.reason:
@@ -106,6 +112,11 @@ def handlers(meter: Meter) -> dict[type, Handler]:
         delivered.add(event.records, labels)
         delivered_bytes.add(event.bytes, labels)
 
+    def on_scrub(event: engine.ScrubStepped) -> None:
+        scrubbed.add(event.rows)
+        scrubbed_bytes.add(event.bytes)
+        passes.add(event.finished)
+
     return {
         rpc.PublishHandled: on_publish,
         engine.ProposalTimings: on_entry,
@@ -118,6 +129,10 @@ def handlers(meter: Meter) -> dict[type, Handler]:
         engine.LogTruncated: lambda e: truncated.add(1),
         engine.SnapshotSent: lambda e: snapshots.add(1, {"direction": "sent"}),
         engine.SnapshotInstalled: lambda e: snapshots.add(1, {"direction": "installed"}),
+        engine.DamageFound: lambda e: found.add(1, {"table": e.table, "repairable": e.repairable}),
+        engine.RowRepaired: lambda e: repaired.add(1, {"table": e.table}),
+        engine.RepairFailed: lambda e: failed.add(1, {"table": e.table}),
+        engine.ScrubStepped: on_scrub,
         engine.ClockJumped: lambda e: clock.add(1),
         delivery.RecordsDelivered: on_delivered,
         delivery.OffsetsCommitted: lambda e: acked.record(e.seconds, {"group": e.group}),
