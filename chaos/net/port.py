@@ -34,11 +34,13 @@ class Net(Protocol):
 
     Attributes:
         kind: ``netns``, ``proxy`` or ``containers``.
-        can_delay: whether ``delay`` is possible here.
     """
 
     kind: str
-    can_delay: bool
+
+    @property
+    def can_delay(self) -> bool:
+        """Whether ``delay`` is possible here."""
 
     def cut(self, a: str, b: str, *, one_way: bool = False) -> None:
         """Nothing passes between ``a`` and ``b``; ``one_way``: nothing from ``a`` to ``b``."""
