@@ -83,6 +83,7 @@ class Engine:
         self._visible = self.core.applied_index
         self._dirty_since: float | None = None
         self._next_usage = float("-inf")
+        self._next_leave = float("-inf")
         self._full = False
         # With less room than two turns can take, it is measured every turn.
         self._near_full = 2 * (settings.turn_append_bytes + settings.max_op_bytes)
@@ -360,3 +361,6 @@ class Engine:
         self.core.no_room = not usage.has_room(
             follower_reserve + follower_reserve // 8 if self.core.no_room else follower_reserve
         )
+        if full and now >= self._next_leave and self.core.leave_to_room() is not None:
+            # It has the time to stand before it is asked again.
+            self._next_leave = now + settings.election_max

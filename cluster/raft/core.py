@@ -661,6 +661,14 @@ class RaftCore(SyncObj):  # type: ignore[misc]  # pysyncobj has no types
             self._SyncObj__votedForNodeId = self.node_id
             self.journal.setCurrentTerm(self._SyncObj__raftCurrentTerm, self.node_id)
 
+    def leave_to_room(self) -> str | None:
+        """A leader without room lets a follower that has some take over, if a majority has; its id."""
+        roomy = [f for f in self.followers.values() if f.connected and not f.joining and not f.storage_low]
+        quorum = (len(self.followers) + 1) // 2 + 1
+        if not self.storage_low or len(roomy) < quorum:
+            return None
+        return next((f.node_id for f in roomy if self.transfer_leadership(f.node_id)), None)
+
     def transfer_leadership(self, node_id: str | None = None) -> str | None:
         """Ask a follower that has everything to stand at once; returns its id, None when there is none."""
         if not self.leading:
