@@ -8,7 +8,7 @@ JOBS ?= 2
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo sim sim-sabotages test check format proto bench-smoke compose-test soak clean
+.PHONY: help demo sim sim-sabotages drill drills test check format proto bench-smoke compose-test soak clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,6 +48,16 @@ bench-smoke: $(READY) ## measure speed and memory (see benchmarks/README.md)
 
 sim: $(READY) ## simulate clusters under seeded faults: SEEDS=n [SEED=s] [SABOTAGE=name] [JOBS=n]
 	@PYTHONHASHSEED=0 $(BIN)/python -m holdfast.chaos.sim --jobs $(JOBS) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(SEED),--seed $(SEED)) $(if $(SABOTAGE),--sabotage $(SABOTAGE)) $(SIM_ARGS)
+
+DRILL_ARGS ?=
+DRILL = @$(BIN)/python -m holdfast.chaos.drills $(if $(REPEAT),--repeat $(REPEAT)) $(if $(SEED),--seed $(SEED)) \
+  $(if $(TARGET),--target $(TARGET)) $(if $(KEEP),--keep) $(DRILL_ARGS)
+
+drill: $(READY) ## break real brokers under load: NAME=leader-kill [REPEAT=n] [TARGET=compose] [KEEP=1]
+	$(DRILL) $(if $(NAME),$(NAME),--list)
+
+drills: $(READY) ## all drills, one result line each: [REPEAT=n] [TARGET=compose] [KEEP=1]
+	$(DRILL) --quiet
 
 sim-sabotages: $(READY) ## the names of the planted bugs that `make sim SABOTAGE=name` must find
 	@$(BIN)/python -m holdfast.chaos.sim --list

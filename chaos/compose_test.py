@@ -11,91 +11,23 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import os
-import shutil
-import subprocess
 import sys
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
-
-import grpc
 
 import holdfast
-from holdfast.chaos.processes import free_ports
-from holdfast.errors import DeadlineExceededError, HoldfastError
-from holdfast.v1 import cluster_pb2, cluster_pb2_grpc
+from holdfast.chaos.compose import Compose, find_compose
+from holdfast.errors import HoldfastError
 
-ROOT = Path(__file__).resolve().parent.parent
 PROJECT = "holdfast-compose-test"
 TOPIC = "drill"
 PARTITIONS = 6
 KEYS = 50
 #: Records published and not yet acknowledged, at most: the leader dies with this many under way.
 WINDOW = 500
-_START_SECONDS = 120.0
-
-
-class Compose:
-    """The three containers, by service name; ``endpoints`` are reachable from here."""
-
-    def __init__(self, command: list[str]) -> None:
-        ports = free_ports(3)
-        self._command = [*command, "-p", PROJECT, "-f", str(ROOT / "docker-compose.yml")]
-        self._env = os.environ | {f"N{i}_PORT": str(port) for i, port in enumerate(ports, 1)}
-        self.endpoints = {f"n{i}": f"127.0.0.1:{port}" for i, port in enumerate(ports, 1)}
-
-    def run(self, *arguments: str, quiet: bool = True) -> str:
-        """One compose command; its standard output.
-
-        Raises:
-            HoldfastError: it failed; what it printed is in the message.
-        """
-        done = subprocess.run(
-            [*self._command, *arguments], env=self._env, capture_output=quiet, text=True, check=False
-        )
-        if done.returncode:
-            raise HoldfastError(
-                f"compose {' '.join(arguments)} failed:\n{done.stdout or ''}{done.stderr or ''}"
-            )
-        return done.stdout or ""
-
-    def status(self, service: str) -> cluster_pb2.ClusterStatus | None:
-        """What a broker says of itself; None while it does not answer."""
-        with grpc.insecure_channel(self.endpoints[service]) as channel:
-            try:
-                answer: cluster_pb2.ClusterStatus = cluster_pb2_grpc.ClusterStub(channel).GetStatus(
-                    cluster_pb2.GetStatusRequest(), timeout=1.0
-                )
-            except grpc.RpcError:
-                return None
-            return answer
-
-    def digests(self, service: str, min_index: int) -> dict[tuple[str, int], tuple[int, bytes]]:
-        """(topic, partition) -> (end offset, digest), once ``min_index`` has been applied."""
-        with grpc.insecure_channel(self.endpoints[service]) as channel:
-            answer = cluster_pb2_grpc.ClusterStub(channel).GetDigest(
-                cluster_pb2.GetDigestRequest(topic=TOPIC, min_applied_index=min_index), timeout=60.0
-            )
-        return {(p.topic, p.partition): (p.end_offset, p.digest) for p in answer.partitions}
-
-    def wait_leader(self, services: set[str], timeout: float = _START_SECONDS) -> str:
-        """The leader that all of ``services`` name.
-
-        Raises:
-            DeadlineExceededError: they do not agree in time; the logs' ends are in the message.
-        """
-        deadline = time.monotonic() + timeout
-        while time.monotonic() < deadline:
-            answers = [self.status(service) for service in sorted(services)]
-            named = {answer.leader_id for answer in answers if answer is not None}
-            if len(named) == 1 and None not in answers and (leader := named.pop()):
-                return leader
-            time.sleep(0.1)
-        raise DeadlineExceededError(f"no leader in {timeout:.0f} s\n{self.run('logs', '--tail', '15')}")
 
 
 @dataclass(slots=True)
@@ -184,7 +116,9 @@ class Drill:
     async def _compare_digests(self) -> None:
         statuses = [self.compose.status(service) for service in self.compose.endpoints]
         index = max(status.commit_index for status in statuses if status is not None)
-        digests = [await asyncio.to_thread(self.compose.digests, s, index) for s in self.compose.endpoints]
+        digests = [
+            await asyncio.to_thread(self.compose.digests, s, TOPIC, index) for s in self.compose.endpoints
+        ]
         if any(other != digests[0] for other in digests):
             self.report.problems.append(f"replica digests differ: {digests}")
         else:
@@ -219,21 +153,6 @@ def _say(text: str) -> None:
     print(f"compose-test: {text}", flush=True)
 
 
-def find_compose() -> list[str] | None:
-    """How to call Compose here: v2's plugin or v1's program; None without either or without an engine."""
-    docker = shutil.which("docker")
-    if docker is None or _fails(docker, "info"):
-        return None
-    if not _fails(docker, "compose", "version"):
-        return [docker, "compose"]
-    program = shutil.which("docker-compose")
-    return [program] if program is not None else None
-
-
-def _fails(*command: str) -> bool:
-    return subprocess.run(command, capture_output=True, check=False).returncode != 0
-
-
 @contextmanager
 def _running(compose: Compose, *, keep: bool) -> Iterator[None]:
     try:
@@ -262,7 +181,7 @@ def main() -> int:
             file=sys.stderr,
         )
         return 2
-    compose = Compose(command)
+    compose = Compose(command, PROJECT)
     try:
         with _running(compose, keep=arguments.keep):
             report = asyncio.run(Drill(compose, arguments.records).run())

@@ -171,6 +171,7 @@ class Scene:
         #: Log tails of the brokers, taken around faults: (time, node, text).
         self.logs: list[tuple[float, str, str]] = []
         self._say = say
+        self._noting: list[asyncio.Task[None]] = []
 
     def now(self) -> float:
         """Seconds since the history began."""
@@ -275,9 +276,17 @@ class Scene:
         return worst * 1e3
 
     def note_logs(self, lines: int = 12) -> None:
-        """Keep the ends of the brokers' logs for the report."""
+        """Keep the ends of the brokers' logs for the report; read in a thread, the load goes on meanwhile."""
+        self._noting.append(asyncio.get_running_loop().create_task(self._note_logs(self.now(), lines)))
+
+    async def _note_logs(self, at: float, lines: int) -> None:
         for node in self.target.nodes:
-            self.logs.append((self.now(), node, self.target.log_tail(node, lines)))
+            self.logs.append((at, node, await asyncio.to_thread(self.target.log_tail, node, lines)))
+
+    async def noted(self) -> None:
+        """Wait until the logs asked for have been read."""
+        await asyncio.gather(*self._noting)
+        self.logs.sort(key=lambda entry: entry[0])
 
     def _tails(self) -> str:
         return "\n".join(f"--- {node}\n{self.target.log_tail(node)}" for node in self.target.nodes)

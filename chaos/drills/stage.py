@@ -103,6 +103,7 @@ async def perform(
                     async with asyncio.timeout(LIMIT_SECONDS):
                         await _play(drill, scene)
                 finally:
+                    await scene.noted()
                     await watch.stop()
                     await load.close()
             finally:

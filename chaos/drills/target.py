@@ -87,7 +87,7 @@ class LocalTarget:
         broker = self.broker(node)
         if broker.running:
             raise HoldfastError(f"{node} runs: its data directory cannot be wiped")
-        await asyncio.to_thread(_empty, broker.data_dir)
+        await asyncio.to_thread(empty, broker.data_dir)
 
     async def heal(self) -> None:
         for node in self.nodes:
@@ -137,7 +137,7 @@ class LocalTarget:
         await asyncio.to_thread(self.cluster.wait_serving, node, timeout)
 
 
-def _empty(directory: Path) -> None:
+def empty(directory: Path) -> None:
     """Remove what is in a directory; the directory itself may be a mount."""
     for path in directory.iterdir():
         if path.is_dir() and not path.is_symlink():
