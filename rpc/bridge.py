@@ -75,7 +75,7 @@ class Watch:
         self._keys: set[PartitionKey] = set()
         self._touched: set[PartitionKey] = set()
         self._waiter: asyncio.Future[None] | None = None
-        bridge._watches.add(self)
+        bridge._watches[self] = None
         self.add(keys)
 
     def add(self, keys: Iterable[PartitionKey]) -> None:
@@ -133,7 +133,7 @@ class Watch:
 
     def close(self) -> None:
         self.discard(list(self._keys))
-        self._bridge._watches.discard(self)
+        self._bridge._watches.pop(self, None)
 
     def __enter__(self) -> Self:
         return self
@@ -161,8 +161,9 @@ class EngineBridge:
         self._visible_waiters: list[tuple[int, int, asyncio.Future[None]]] = []
         self._answered_index = 0
         self._ticket = itertools.count()
-        self._watchers: dict[PartitionKey, set[Watch]] = {}
-        self._watches: set[Watch] = set()
+        # Ordered, unlike sets, so that a run can be repeated.
+        self._watchers: dict[PartitionKey, dict[Watch, None]] = {}
+        self._watches: dict[Watch, None] = {}
         self._listeners: list[Callable[[Progress], None]] = []
         self._closed: HoldfastError | None = None
         self._sweeper: asyncio.TimerHandle | None = None
@@ -396,11 +397,11 @@ class EngineBridge:
     # -- watches -----------------------------------------------------------
 
     def _watch_add(self, key: PartitionKey, watch: Watch) -> None:
-        self._watchers.setdefault(key, set()).add(watch)
+        self._watchers.setdefault(key, {})[watch] = None
 
     def _watch_discard(self, key: PartitionKey, watch: Watch) -> None:
         watchers = self._watchers[key]
-        watchers.discard(watch)
+        watchers.pop(watch, None)
         if not watchers:
             del self._watchers[key]
 

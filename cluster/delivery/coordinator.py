@@ -27,7 +27,7 @@ class Coordinator:
         self.groups: dict[str, Group] = {}
         self._settings = settings
         self._emit = emit
-        self._readers: dict[PartitionKey, set[Group]] = {}
+        self._readers: dict[PartitionKey, dict[Group, None]] = {}  # ordered, so that a run can be repeated
         self._generation = term << _GENERATION_BITS
 
     def group(self, name: str) -> Group:

@@ -38,7 +38,7 @@ class Group:
         generation: int,
         settings: DeliverySettings,
         emit: EventSink | None = None,
-        readers: dict[PartitionKey, set[Group]] | None = None,
+        readers: dict[PartitionKey, dict[Group, None]] | None = None,
     ) -> None:
         self.name = name
         self.generation = generation
@@ -133,19 +133,19 @@ class Group:
         previous = {key: flow.owner.id for key, flow in self.flows.items() if flow.owner is not None}
         owners = assign(members, self._partitions, previous)
         moved = 0
-        changed: set[str] = set()
+        changed: dict[str, None] = {}  # in order, so that a run can be repeated
         for key, name in owners.items():
             flow = self.flows[key]
             if previous.get(key) == name:
                 continue
             if flow.owner is not None:
                 moved += 1
-                changed.add(flow.owner.id)
+                changed[flow.owner.id] = None
                 del flow.owner.owned[key]
                 flow.owner.lost.add(key)
-            changed.add(name)
+            changed[name] = None
             self._hand_over(flow, self.members[name])
-        changed.update(name for name, member in self.members.items() if member.assignment_due)
+        changed.update({name: None for name, member in self.members.items() if member.assignment_due})
         if not changed:
             return
         self.generation += 1
@@ -169,7 +169,7 @@ class Group:
         flow = Flow(key, topic, AckWindow(start), durable)
         self.flows[key] = flow
         self._by_name[topic, key[1]] = key
-        self._readers.setdefault(key, set()).add(self)
+        self._readers.setdefault(key, {})[self] = None
         self._note_dirty(flow)
 
     def _close_unread(self) -> None:
@@ -186,7 +186,7 @@ class Group:
         self._by_name.pop((flow.topic, flow.partition), None)
         self._dirty.pop(key, None)
         readers = self._readers[key]
-        readers.discard(self)
+        readers.pop(self, None)
         if not readers:
             del self._readers[key]
 

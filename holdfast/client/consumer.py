@@ -302,7 +302,7 @@ class Subscription:
             # Writing to a dead stream does not tell why it died, reading does.
             if not tasks[0].done():
                 await asyncio.wait(tasks[:1], timeout=0.2)
-            for task in (tasks[0], *done):
+            for task in [task for task in tasks if task is tasks[0] or task in done]:
                 if task.done() and not task.cancelled():
                     task.result()
             raise UnavailableError(f"subscription at {endpoint.address} was cancelled")

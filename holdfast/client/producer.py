@@ -302,7 +302,9 @@ class Producer:
                 self._pump(topic)
         self._make_room()
         self._ticker = None
-        if self._batcher.buffered and not self._closed:
+        if not self._batcher.buffered:
+            self._batcher.rest()
+        elif not self._closed:
             self._ticker = self._loop.call_later(_TICK_SECONDS, self._tick)
 
     def _on_lost(self, error: HoldfastError) -> None:
@@ -379,6 +381,7 @@ class Producer:
         backoff = self._connection.backoff()
         while True:
             if not self._batcher.buffered:
+                self._batcher.rest()
                 self._work.clear()
                 await self._work.wait()
             try:
@@ -422,7 +425,7 @@ class Producer:
                 self._pump(topic)
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             self._sending = False
-            for task in done:
+            for task in [task for task in tasks if task in done]:
                 if task.cancelled():
                     raise UnavailableError(f"stream to {endpoint.address} was cancelled")
                 task.result()

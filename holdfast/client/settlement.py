@@ -198,6 +198,16 @@ class Settlement:
             if not parcel.settled
         ]
 
+    def rest(self) -> None:
+        """Nothing is held any more: the next record finds idle topics.
+
+        What is given up without a stream leaves its queues marked as having something to send,
+        and a topic that is armed wakes nobody.
+        """
+        for topic in self.topics.values():
+            topic.pending.clear()
+            topic.armed = False
+
     def fail_all(self, error: HoldfastError) -> None:
         """The client closes: nothing waits any longer."""
         for topic in list(self.topics.values()):
