@@ -132,7 +132,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--list", action="store_true", help="print the drills and end")
     parser.add_argument("--target", choices=("local", "compose"), default="local", help="what is broken")
     parser.add_argument(
-        "--net", choices=("netns", "proxy"), help="what drills of the network break; without: what is best here"
+        "--net",
+        choices=("netns", "proxy"),
+        help="what drills of the network break; without: what is best here",
     )
     parser.add_argument("--repeat", type=int, default=1, metavar="N", help="run them N times")
     parser.add_argument("--seed", type=int, default=0, help="of the load's chances")
