@@ -168,7 +168,7 @@ def test_records_published_after_all_earlier_ones_expired_are_sent(stage: Stage)
             return (await bus.publish("t", b"after")).offset
 
     process = stage.program()
-    world, others = stage.sim.world, ["n1", "n2"]
+    world, others = stage.sim.world, stage.sim.ids
 
     def crash() -> None:
         for node in others:
