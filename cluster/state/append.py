@@ -70,6 +70,7 @@ def apply_append(
             max_ts=batch.max_timestamp_us,
             batch_hash=_hash_batch(entry[start : start + length]),
         )
+        context.catalog.states[topic_id, partition] = after
         context.stored += 1
         context.touched.add((topic_id, partition))
         stored_us = after.last_append_us  # the stamped time, or later: it never goes back
@@ -83,6 +84,7 @@ def apply_append(
 def _check(context: EntryContext, op: log_pb2.AppendOp, blob_start: int, blob_length: int) -> list[_Checked]:
     w, limits = context.w, context.limits
     topic = context.catalog.topic(w, op.topic_id)
+    states = context.catalog.states
     producer_id, epoch, batches = op.producer_id, op.producer_epoch, op.batches
     if producer_id > _MAX_PRODUCER_ID:
         raise InvalidArgumentError("a producer id has at most 63 bits", metadata={"field": "producer_id"})
@@ -105,7 +107,7 @@ def _check(context: EntryContext, op: log_pb2.AppendOp, blob_start: int, blob_le
         seen.add(partition)
         if not count or not batch.length or batch.min_timestamp_us > batch.max_timestamp_us:
             raise MalformedBatchError("a batch without records, bytes or a span of time")
-        state = partition_state(w, topic, partition)
+        state = states.get((topic.id, partition)) or partition_state(w, topic, partition)
         producer = duplicate = None
         if producer_id:
             producer = producers.read(w, topic.id, partition, producer_id)

@@ -1,4 +1,4 @@
-"""Topic rows by id, cached: every append needs one."""
+"""Topic rows by id and partition states, cached: every append needs them."""
 
 from __future__ import annotations
 
@@ -10,14 +10,19 @@ from holdfast.storage.topics import TopicRow
 
 
 class Catalog:
-    """A cache over the topics table of the open transaction.
+    """A cache over the topics and partitions of the open transaction.
 
-    Holds no more than the table does, which is bounded. Whoever writes a
+    Holds no more than the tables do, which are bounded. Whoever writes a
     topic's row calls ``forget``; whoever drops the transaction calls ``clear``.
+
+    Attributes:
+        states: of partitions by (topic id, partition), as appends left them;
+            whatever else writes a partition's row empties it.
     """
 
     def __init__(self) -> None:
         self._rows: dict[int, TopicRow] = {}
+        self.states: dict[tuple[int, int], PartitionState] = {}
 
     def topic(self, r: Reader, topic_id: int) -> TopicRow:
         """The topic of this id.
@@ -40,6 +45,7 @@ class Catalog:
 
     def clear(self) -> None:
         self._rows.clear()
+        self.states.clear()
 
 
 def check_partition(topic: TopicRow, partition: int) -> None:

@@ -41,6 +41,9 @@ _HANDLERS: Mapping[str, Callable[[EntryContext, Any], log_pb2.OpResult]] = {
     "expire_producers": expire_producers,
 }
 
+#: Those of them that write no partition's row.
+_LEAVES_PARTITIONS = frozenset(("commit_offsets", "expire_producers"))
+
 
 @dataclass(slots=True)
 class Applied:
@@ -107,6 +110,8 @@ class StateMachine:
             if kind is None:
                 raise InvalidArgumentError("an operation that this version does not know")
             context.count_references()
+            if kind not in _LEAVES_PARTITIONS:
+                self._catalog.states.clear()
             return _HANDLERS[kind](context, getattr(op, kind))
         except (StorageError, StorageFullError):
             raise
