@@ -10,8 +10,9 @@ from collections.abc import Sequence
 
 from holdfast.cluster import events
 from holdfast.cluster.ports import Clock, EventSink, Randomness, Transport
-from holdfast.cluster.raft.core import MachineLike, RaftCore
+from holdfast.cluster.raft.core import RaftCore
 from holdfast.cluster.raft.cures import ALL, Cures
+from holdfast.cluster.raft.host import MachineLike
 from holdfast.cluster.raft.repair import RepairCounters
 from holdfast.cluster.raft.requests import Requests
 from holdfast.cluster.raft.settings import EngineSettings

@@ -14,8 +14,8 @@ from holdfast.chaos.sim.network import SimNetwork, SimTransport
 from holdfast.chaos.sim.world import NodeClock, World
 from holdfast.cluster import events as engine_events
 from holdfast.cluster.engine import Engine, EngineSettings
-from holdfast.cluster.raft.core import AppliedLike, MachineLike
 from holdfast.cluster.raft.cures import ALL, Cures
+from holdfast.cluster.raft.host import AppliedLike, MachineLike
 from holdfast.cluster.results import Completed, Progress, ResultSink, Role
 from holdfast.errors import HoldfastError
 from holdfast.storage.port import Table, Writer
@@ -107,23 +107,19 @@ class SimNode:
     lost_index: int = 0
     #: Its next turn is to be computed anew: it has turned, or was asked something.
     touched: bool = True
-    _next_turn: float = 0.0
+    #: When it has something to do though nothing arrives, in the world's time.
+    wake: float = 0.0
 
     @property
     def up(self) -> bool:
         return self.engine is not None
 
-    def next_turn(self) -> float:
-        """When it has something to do next, in the world's time."""
-        engine, transport = self.engine, self.transport
-        assert engine is not None
-        assert transport is not None
-        if self.touched:
-            self.touched = False
-            clock = self.clock
-            self._next_turn = clock.world_time(engine.next_wakeup(clock.monotonic()))
-        wake = self.cluster.world.now if transport.inbox else self._next_turn
-        return wake if wake > self.busy_until else self.busy_until
+    def plan(self) -> None:
+        """Find out when the engine has something to do next, though nothing arrives."""
+        assert self.engine is not None
+        self.touched = False
+        clock = self.clock
+        self.wake = clock.world_time(self.engine.next_wakeup(clock.monotonic()))
 
     def deliver(self, completed: Sequence[Completed], progress: Progress) -> None:
         """The engine's result sink."""
@@ -190,6 +186,7 @@ class SimCluster:
         self._applied: dict[int, bytes] = {}
         self._leaders: dict[int, str] = {}
         self.nodes: dict[str, SimNode] = {}
+        self._running: list[SimNode] = []
         for node_id in self.ids:
             clock = NodeClock(self.world)
             store = SimStore(clock, self.world.rng)
@@ -223,6 +220,7 @@ class SimCluster:
         node.engine.start()
         node.touched = True
         node.busy_until = 0.0
+        self._changed()
         if self.watch is not None:
             self.watch.started(node)
         return node
@@ -235,6 +233,7 @@ class SimCluster:
         node.engine = None
         node.transport = None
         node.paused = False
+        self._changed()
         node.store.power_cut()
         self.crashed.add(node_id)
         self.network.detach(node_id)
@@ -259,9 +258,11 @@ class SimCluster:
     def pause(self, node_id: str) -> None:
         """SIGSTOP: the process does nothing; its links stay up."""
         self.nodes[node_id].paused = True
+        self._changed()
 
     def resume(self, node_id: str) -> None:
         self.nodes[node_id].paused = False
+        self._changed()
 
     def leader(self) -> SimNode | None:
         """The leader of the highest term among the nodes that are up."""
@@ -311,34 +312,41 @@ class SimCluster:
     def step(self, limit: float) -> bool:
         """Go to the next moment at which something happens; False when that is past ``limit``."""
         world = self.world
+        now = world.now
         soonest = world.next_time()
-        due: list[SimNode] = []
-        for node in self._running():
-            wake = node.next_turn()
-            soonest = min(soonest, wake)
+        for node in self._running:
+            if node.touched:
+                node.plan()
+            wake = now if node.transport.inbox else node.wake  # type: ignore[union-attr]
+            wake = max(wake, node.busy_until)
+            if wake < soonest:  # noqa: PLR1730  (min() is a call, and this is the innermost loop)
+                soonest = wake
         if soonest > limit:
-            world.now = max(world.now, limit)
+            world.now = max(now, limit)
             return False
-        if soonest > world.now:
-            world.now = soonest
+        if soonest > now:
+            world.now = now = soonest
             self._still = 0
         else:
             self._still += 1
             if self._still > 10_000:
                 raise Divergence(f"time stands still at {world.now} (seed {self.seed})")
         world.run_due()
-        now = world.now
-        due = [node for node in self._running() if node.next_turn() <= now]
-        for node in due:
-            self._turn(node)
-        if self.run_ready is not None and self.run_ready():
-            for node in self.nodes.values():
-                node.touched = True
+        for node in self._running:
+            if node.touched:
+                node.plan()
+            if node.busy_until <= now and (
+                node.wake <= now or node.transport.inbox  # type: ignore[union-attr]
+            ):
+                self._turn(node)
+        if self.run_ready is not None:
+            self.run_ready()
         self.steps += 1
         return True
 
-    def _running(self) -> list[SimNode]:
-        return [node for node in self.nodes.values() if node.engine is not None and not node.paused]
+    def _changed(self) -> None:
+        """A node has come, gone, or stands still."""
+        self._running = [node for node in self.nodes.values() if node.engine is not None and not node.paused]
 
     def _turn(self, node: SimNode) -> None:
         engine = node.engine

@@ -15,8 +15,8 @@ from typing import TypeVar
 from holdfast.cluster import commands
 from holdfast.cluster.engine import Engine
 from holdfast.cluster.ports import PeerConnected, PeerDisconnected, PeerMessage, TransportEvent
-from holdfast.cluster.raft.core import MachineLike
 from holdfast.cluster.raft.cures import ALL, Cures
+from holdfast.cluster.raft.host import MachineLike
 from holdfast.cluster.raft.settings import EngineSettings
 from holdfast.cluster.results import Completed, Progress
 from holdfast.errors import HoldfastError
