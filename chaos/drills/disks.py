@@ -52,10 +52,7 @@ class DiskDrill(Drill):
         chosen = list(nodes)
         seeds = [scene.load.random.getrandbits(32) for _ in chosen]
         cuts: list[Cut] = await asyncio.gather(
-            *(
-                asyncio.to_thread(self.disks[node].cut, seed)
-                for node, seed in zip(chosen, seeds, strict=True)
-            )
+            *(asyncio.to_thread(self.disks[node].cut, seed) for node, seed in zip(chosen, seeds, strict=True))
         )
         for node, cut, seed in zip(chosen, cuts, seeds, strict=True):
             scene.say(

@@ -15,7 +15,9 @@ _MESSAGE = "commit failed"
 
 class FailedFsync(DiskDrill):
     name = "failed-fsync"
-    summary = "fsync fails with EIO on a follower, then on the leader: the broker ends rather than trust its disk"
+    summary = (
+        "fsync fails with EIO on a follower, then on the leader: the broker ends rather than trust its disk"
+    )
 
     async def run(self, scene: Scene) -> None:
         target = scene.target

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import ClassVar
 
 from holdfast.chaos.drills.disks import DiskDrill
@@ -20,7 +20,9 @@ _LITTLE = 8 * _MIB
 
 class FullDisk(DiskDrill):
     name = "full-disk"
-    summary = "no room on the leader's disk: another leads; on two disks: refused; with room again: all goes on"
+    summary = (
+        "no room on the leader's disk: another leads; on two disks: refused; with room again: all goes on"
+    )
     settings: ClassVar[Mapping[str, str]] = {"HOLDFAST_QUOTA_BYTES": str(_QUOTA)}
 
     async def run(self, scene: Scene) -> None:
@@ -69,9 +71,9 @@ async def _refusing(scene: Scene) -> bool:
     return False
 
 
-async def _until(condition: Callable[[], object], otherwise: str, timeout: float = 10.0) -> None:
+async def _until(condition: Callable[[], Awaitable[bool]], otherwise: str, timeout: float = 10.0) -> None:
     deadline = time.monotonic() + timeout
-    while not await condition():  # type: ignore[misc]
+    while not await condition():
         if time.monotonic() > deadline:
             raise DeadlineExceededError(otherwise)
         await asyncio.sleep(0.05)

@@ -1,0 +1,94 @@
+"""bit-flip."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from holdfast.chaos.checker.history import Outcome, Publish, Read
+from holdfast.chaos.drills.disks import DiskDrill
+from holdfast.chaos.drills.scene import Scene
+from holdfast.errors import DeadlineExceededError, InternalError
+
+#: A record of that age lies on a page that is not being written any more.
+_SETTLED_SECONDS = 1.0
+_REPAIR_SECONDS = 15.0
+
+
+class BitFlip(DiskDrill):
+    name = "bit-flip"
+    summary = (
+        "a bit of a stored batch flips on one disk: detected, never served, repaired from another replica"
+    )
+
+    async def run(self, scene: Scene) -> None:
+        await scene.settle(_SETTLED_SECONDS)
+        target = scene.target
+        leader = await target.leader()
+        followers = await target.followers()
+        # While it runs, in the leader's and a follower's; and while it is down.
+        for node, running in ((leader, True), (followers[0], True), (followers[1], False)):
+            how = "while it runs" if running else "while it is down"
+            with scene.fault("bit-flip", node, f"in a stored batch, {how}"):
+                if not running:
+                    await target.stop(node)
+                record = await self._flip(scene, node)
+                await target.start(node)
+                await target.until_serving(node)
+                await self._until_served(scene, node, record)
+                said = target.log_tail(node, 4000)
+                scene.require("damaged" in said, "damage-is-told", f"{node} says nothing of the flipped bit")
+            await scene.settle(0.3)
+
+    async def _flip(self, scene: Scene, node: str) -> Publish:
+        """Flip one bit of an acknowledged record's value, wherever the node's disk holds it."""
+        disk, before = self.disks[node], scene.now() - _SETTLED_SECONDS
+        (current,) = disk.point.glob("env-*")
+        path = f"{current.name}/data.mdb"
+        acked = [
+            e
+            for e in scene.history.events
+            if isinstance(e, Publish) and e.outcome is Outcome.OK and e.ended is not None and e.ended < before
+        ]
+        while acked:
+            record = acked.pop(scene.load.random.randrange(len(acked)))
+            value = record.value.encode()
+            for place in await asyncio.to_thread(disk.search, path, value):
+                # Pages are copied when they change: what is found may be a page of the past as well.
+                byte = scene.load.random.randrange(len(value))
+                bit = scene.load.random.randrange(8)
+                await asyncio.to_thread(disk.flip, path, place + byte, bit)
+                scene.say(f"{node}: bit {bit} of byte {byte} of {value[:24]!r}… at {place}")
+            if not await asyncio.to_thread(disk.search, path, value):
+                return record
+        raise InternalError(f"{node} stores none of the acknowledged records in the clear")
+
+    async def _until_served(self, scene: Scene, node: str, record: Publish) -> None:
+        """Read it from this node until it comes as it was published; anything else must be an error."""
+        assert record.partition is not None
+        assert record.offset is not None
+        deadline = time.monotonic() + _REPAIR_SECONDS
+        refused = 0
+        while True:
+            read = await scene.load.read(
+                node, record.partition, record.offset, linearizable=False, client="examiner"
+            )
+            wrong = _wrong(read, record)
+            scene.require(not wrong, "damage-is-not-served", f"{node} serves {wrong}")
+            if wrong or read.outcome is Outcome.OK:
+                scene.say(f"{node} serves the record as it was ({refused} reads refused before)")
+                return
+            refused += 1
+            if time.monotonic() > deadline:
+                raise DeadlineExceededError(f"{node} does not repair what a bit flip damaged: {read.error}")
+            await asyncio.sleep(0.05)
+
+
+def _wrong(read: Read, record: Publish) -> str:
+    """What a read that began at the record's offset has that is not as published; empty: nothing."""
+    first = next(iter(read.records), None)
+    if first is not None and first != (record.offset, record.value):
+        return f"{first!r} for {(record.offset, record.value)!r}"
+    if first is None and read.outcome is Outcome.OK:
+        return f"nothing for {(record.offset, record.value)!r}"
+    return ""
