@@ -141,6 +141,6 @@ def _logs(logs: Sequence[tuple[float, str, str]]) -> list[str]:
         fresh = [line for line in text.splitlines() if line not in known]
         known.update(fresh)
         if fresh:
-            parts.append(f"<details open><summary>{escape(node)}, up to {at:.2f} s</summary>")
+            parts.append(f"<details open='open'><summary>{escape(node)}, up to {at:.2f} s</summary>")
             parts.append("<pre>" + escape(chr(10).join(fresh)) + "</pre></details>")
     return parts if len(parts) > 1 else [*parts, "<p>nothing was logged</p>"]
