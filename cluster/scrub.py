@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 KIB = 1024
 
 #: A small row costs time, not bytes: it counts as so many.
-_ROW_BYTES = 1 * KIB
+_ROW_BYTES = 2 * KIB
 _TABLES = tuple(Table)
 #: What every key of a table follows.
 _FIRST = b""
@@ -48,7 +48,7 @@ class Scrub:
         store: read in short snapshots.
         tell: told of each damaged row; ``Engine.repair``. Raises HoldfastError
             when it takes none now: the next pass finds the row again.
-        rate: bytes a second, a small row counted as 1 KiB.
+        rate: bytes a second, a small row counted as 2 KiB.
         step_bytes: about what one step reads; one row may be larger.
     """
 

@@ -167,10 +167,14 @@ class Repair:
         core = self._core
         while self._news:
             damage, token, deadline = self._news.popleft()
-            wanted = self._add(damage)
+            well = (damage.table, damage.key) not in self._wanted and self._reads(damage.table, damage.key)
+            # Read well: whoever told of it saw the store as it was before its repair.
+            wanted = None if well else self._add(damage)
             if token is None:
                 continue
-            if wanted is None:
+            if well:
+                self._repaired.append(token)
+            elif wanted is None:
                 self._ended.append(Completed(token, None, _unrepaired(damage), 0))
             else:
                 wanted.waiting.append((token, deadline))
@@ -234,19 +238,22 @@ class Repair:
         return wanted.needed
 
     def _is_well(self, wanted: _Wanted) -> bool:
-        """True when nothing is to be repaired any more: truncated, trimmed, or written anew."""
-        core = self._core
-        writer = core.store.writer()
-        try:
-            if wanted.table is Table.JOURNAL:
-                row = rows.read(writer, rows.index_of(wanted.key))
-                if row is None and self._is_expected(wanted.key):
-                    return False
-            else:
-                writer.get(wanted.table, wanted.key)
-        except DamagedRowError:
+        """True when nothing is to be repaired any more; who waits for it is told."""
+        if not self._reads(wanted.table, wanted.key):
             return False
         self._done(wanted)
+        return True
+
+    def _reads(self, table: Table, key: bytes) -> bool:
+        """True when the row can be read, or is rightly gone: truncated or trimmed."""
+        writer = self._core.store.writer()
+        try:
+            if table is Table.JOURNAL:
+                row = rows.read(writer, rows.index_of(key))
+                return row is not None or not self._is_expected(key)
+            writer.get(table, key)
+        except DamagedRowError:
+            return False
         return True
 
     def _is_expected(self, key: bytes) -> bool:
