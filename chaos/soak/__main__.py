@@ -5,7 +5,8 @@ a follower is killed and comes back, with its data (caught up from the log) or w
 an empty disk (caught up by a snapshot), while publishing goes on. The last line is
 the verdict; exit status 1 when something was lost, came twice, did not catch up, or
 grew: when the least-squares line through the last two thirds of a series rises
-by more than 5 % of its mean (or 6 MB) in that time. Plots are in drill-reports/.
+by more than 5 % of its mean (or 6 MB; the allocated file: 32 MB) in that time. Plots
+and samples are in drill-reports/.
 """
 
 from __future__ import annotations
@@ -240,6 +241,7 @@ def main() -> int:
     arguments.reports.mkdir(parents=True, exist_ok=True)
     report = arguments.reports / "soak.html"
     report.write_text(plot.page("Holdfast: soak", [line, *notes], soak.watch.panels(), soak.watch.marks()))
+    soak.watch.save(report.with_suffix(".jsonl"))
     for note in notes:
         _say(note)
     _say(f"plots: {report.name} in {report.parent.name}/")

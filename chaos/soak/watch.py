@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
 
 from holdfast.chaos.soak.plot import Mark, Panel, Point
 from holdfast.chaos.soak.probe import MB, NodeSample
 from holdfast.chaos.soak.returns import Return
 from holdfast.chaos.soak.slope import Trend, judge
 
+#: The data file never shrinks, and freed pages wait for the oldest reader: it grows by what is published
+#: while one stands still (a snapshot being sent on a busy machine), and then no more. What is *in* it is
+#: judged strictly.
+DISK_ALLOWANCE_MB = 32.0
 #: Rows that would pile up if something were never forgotten.
 _TABLES = ("journal", "index", "refs", "producers", "offsets", "topics", "partitions", "groups")
 
@@ -46,14 +53,26 @@ class Watch:
         return [(t, float(s.rows[table])) for t, s in self.nodes[node]]
 
     def trends(self) -> dict[str, Trend]:
-        """What is judged, by name. Memory and disk in MB; rows may grow by a tenth, or by 500."""
+        """What is judged, by name. Memory, data and disk in MB; rows may grow by a tenth, or by 500."""
         found: dict[str, Trend] = {"client memory": judge([(t, v / MB) for t, v in self.client])}
         for node in self.steady:
             found[f"{node} memory"] = judge(self.rss_mb(node))
-            found[f"{node} disk"] = judge(self.disk_mb(node))
+            found[f"{node} data"] = judge([(t, s.used / MB) for t, s in self.nodes[node]])
+            found[f"{node} disk"] = judge(self.disk_mb(node), allowance=DISK_ALLOWANCE_MB)
             for table in _TABLES:
                 found[f"{node} rows of {table}"] = judge(self.rows(node, table), share=0.1, allowance=500)
         return found
+
+    def save(self, path: Path) -> None:
+        """All samples, one JSON object a line."""
+        with path.open("wb") as out:
+            for node, samples in self.nodes.items():
+                for at, sample in samples:
+                    out.write(
+                        msgspec.json.encode({"at": round(at, 1), "node": node, "sample": sample}) + b"\n"
+                    )
+            for at, memory in self.client:
+                out.write(msgspec.json.encode({"at": round(at, 1), "client_rss_anon": memory}) + b"\n")
 
     def panels(self) -> list[Panel]:
         """For the report."""
@@ -75,6 +94,11 @@ class Watch:
         return [
             Panel("Own memory (RssAnon)", "MB", dict(memory)),
             Panel("Data file, allocated", "MB", {node: self.disk_mb(node) for node in self.nodes}),
+            Panel(
+                "Data in it",
+                "MB",
+                {node: [(t, s.used / MB) for t, s in samples] for node, samples in self.nodes.items()},
+            ),
             Panel(
                 "Free pages inside the data file",
                 "",

@@ -1,5 +1,7 @@
 """What is judged of a run, and the page it makes."""
 
+import json
+from pathlib import Path
 from xml.etree import ElementTree
 
 from holdfast.chaos.soak.plot import Mark, Panel, page
@@ -16,9 +18,10 @@ def watch(growing: str = "") -> Watch:
             if growing in rows:
                 rows[growing] += t
             rss = 80_000_000 + (t * 20_000 if growing == "memory" and node == "n2" else 0)
-            disk = 50_000_000 + (t * 20_000 if growing == "disk" else 0)
+            disk = 50_000_000 + (t * 40_000 if growing == "disk" else 0)
+            used = 40_000_000 + (t * 10_000 if growing == "data" else 0)
             seen.note(
-                float(t), node, NodeSample(rss, disk, disk, 10, 1, 100, 100, node == "n1", t * 0.1, rows)
+                float(t), node, NodeSample(rss, disk, used, 10, 1, 100, 100, node == "n1", t * 0.1, rows)
             )
         seen.client.append((float(t), 25e6 + (t * 10_000 if growing == "client" else 0)))
         seen.published.append((float(t), t * 1000.0))
@@ -37,6 +40,7 @@ def test_a_steady_run_is_flat() -> None:
 def test_each_kind_of_growth_is_named() -> None:
     assert not_flat(watch("memory")) == ["n2 memory"]
     assert not_flat(watch("client")) == ["client memory"]
+    assert not_flat(watch("data")) == ["n1 data", "n2 data"]
     assert not_flat(watch("disk")) == ["n1 disk", "n2 disk"]
     assert not_flat(watch("producers")) == ["n1 rows of producers", "n2 rows of producers"]
 
@@ -57,3 +61,10 @@ def test_the_page_is_whole_and_fetches_nothing() -> None:
 def test_a_gap_between_samples_stays_a_gap() -> None:
     line = [(0.0, 1.0), (5.0, 1.0), (100.0, 1.0), (105.0, 1.0)]
     assert page("t", [], [Panel("p", "MB", {"a": line})], []).count("<polyline") == 2
+
+
+def test_samples_are_saved(tmp_path: Path) -> None:
+    watch().save(tmp_path / "soak.jsonl")
+    lines = (tmp_path / "soak.jsonl").read_text().splitlines()
+    assert len(lines) == 4 * 360
+    assert json.loads(lines[0])["sample"]["rows"]["journal"] == 1000
