@@ -16,6 +16,10 @@ logger = logging.getLogger(__name__)
 
 #: After a step that failed.
 _PAUSE_S = 10.0
+#: A small store is not read more often than this: a pass of it takes milliseconds.
+_PASS_S = 1.0
+#: Passes that found nothing are logged no more often than this.
+_QUIET_S = 3600.0
 
 
 class Scrubbing:
@@ -44,7 +48,8 @@ class Scrubbing:
             await asyncio.gather(self._task, return_exceptions=True)
 
     async def _run(self, scrub: Scrub) -> None:
-        passes = 0
+        passes = damaged = 0
+        began = told = self._clock.monotonic()
         while True:
             now = self._clock.monotonic()
             try:
@@ -54,13 +59,17 @@ class Scrubbing:
                 logger.error("scrub: %s", error)
                 due = now + _PAUSE_S
             if scrub.counters.passes > passes:
-                passes = scrub.counters.passes
                 counters = scrub.counters
-                logger.info(
-                    "scrub: everything has been read: %d rows so far, %d damaged",
-                    counters.rows,
-                    counters.damaged,
-                )
+                passes = counters.passes
+                if counters.damaged > damaged or now - told >= _QUIET_S:
+                    damaged, told = counters.damaged, now
+                    logger.info(
+                        "scrub: everything has been read: %d rows so far, %d damaged",
+                        counters.rows,
+                        counters.damaged,
+                    )
+                due = max(due, began + _PASS_S)
+                began = due
             await asyncio.sleep(max(0.0, due - self._clock.monotonic()))
 
     def _tell(self, damage: DamagedRowError) -> None:
