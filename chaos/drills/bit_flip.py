@@ -32,19 +32,26 @@ class BitFlip(DiskDrill):
             with scene.fault("bit-flip", node, f"in a stored batch, {how}"):
                 if not running:
                     await target.stop(node)
+                told = _told(scene, node)
                 record = await self._flip(scene, node)
                 await target.start(node)
                 await target.until_serving(node)
                 await self._until_served(scene, node, record)
-                said = target.log_tail(node, 4000)
-                scene.require("damaged" in said, "damage-is-told", f"{node} says nothing of the flipped bit")
+                found, repaired = (now - was for now, was in zip(_told(scene, node), told, strict=True))
+                scene.require(found > 0, "damage-is-told", f"{node} does not say that it found damage")
+                scene.require(repaired > 0, "damage-is-repaired", f"{node} does not say that it repaired it")
+                stored = await asyncio.to_thread(
+                    self.disks[node].search, self._data_file(node), record.value.encode()
+                )
+                scene.require(
+                    bool(stored), "damage-is-repaired", f"{node} has no whole copy of the record again"
+                )
             await scene.settle(0.3)
 
     async def _flip(self, scene: Scene, node: str) -> Publish:
         """Flip one bit of an acknowledged record's value, wherever the node's disk holds it."""
         disk, before = self.disks[node], scene.now() - _SETTLED_SECONDS
-        (current,) = disk.point.glob("env-*")
-        path = f"{current.name}/data.mdb"
+        path = self._data_file(node)
         acked = [
             e
             for e in scene.history.events
@@ -62,6 +69,11 @@ class BitFlip(DiskDrill):
             if not await asyncio.to_thread(disk.search, path, value):
                 return record
         raise InternalError(f"{node} stores none of the acknowledged records in the clear")
+
+    def _data_file(self, node: str) -> str:
+        """Where the node's environment is on its disk."""
+        (current,) = self.disks[node].point.glob("env-*")
+        return f"{current.name}/data.mdb"
 
     async def _until_served(self, scene: Scene, node: str, record: Publish) -> None:
         """Read it from this node until it comes as it was published; anything else must be an error."""
@@ -82,6 +94,12 @@ class BitFlip(DiskDrill):
             if time.monotonic() > deadline:
                 raise DeadlineExceededError(f"{node} does not repair what a bit flip damaged: {read.error}")
             await asyncio.sleep(0.05)
+
+
+def _told(scene: Scene, node: str) -> tuple[int, int]:
+    """How often the node's log says that it found damage, and that it repaired some."""
+    log = scene.target.log_tail(node, 1 << 20)
+    return log.count("damage found: "), log.count("repaired ")
 
 
 def _wrong(read: Read, record: Publish) -> str:
