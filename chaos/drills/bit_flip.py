@@ -36,6 +36,7 @@ class BitFlip(DiskDrill):
                 record = await self._flip(scene, node)
                 await target.start(node)
                 await target.until_serving(node)
+                scene.say(f"{node} serves")
                 await self._until_served(scene, node, record)
                 found, repaired = (now - was for now, was in zip(_told(scene, node), told, strict=True))
                 scene.require(found > 0, "damage-is-told", f"{node} does not say that it found damage")

@@ -7,15 +7,22 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import ClassVar
 
+import grpc
+
+from holdfast.chaos.checker.history import Outcome, Publish
 from holdfast.chaos.drills.disks import DiskDrill
 from holdfast.chaos.drills.scene import Scene
+from holdfast.client.failures import from_rpc
 from holdfast.errors import DeadlineExceededError
+from holdfast.v1 import bus_pb2, bus_pb2_grpc, records_pb2
 
 _MIB = 1 << 20
 #: A quota of 256 MiB makes the reserve, below which appends are refused, 32 MiB.
 _QUOTA = 256 * _MIB
 #: Room left on a disk that is nearly full: less than the reserve.
 _LITTLE = 8 * _MIB
+#: What brokers answer then.
+_REFUSAL = "STORAGE_FULL"
 
 
 class FullDisk(DiskDrill):
@@ -48,7 +55,10 @@ class FullDisk(DiskDrill):
             await _until(lambda: _refusing(scene), "a majority of full disks does not stop publishes")
             for node in chosen:
                 self._leave(node, 0)
-            await scene.settle(0.5)
+            for _ in range(3):
+                answer = await _ask(scene)
+                scene.require(answer == _REFUSAL, "full-disk-is-said", f"a publish is answered {answer}")
+                await scene.settle(0.3)
             for node in chosen:
                 scene.require(target.running(node), "outlives-full-disk", f"{node} ended on a full disk")
                 self.disks[node].limit(None)
@@ -69,6 +79,36 @@ async def _refusing(scene: Scene) -> bool:
         if status is not None and status.leader_id == node:
             return not status.accepting_writes
     return False
+
+
+async def _ask(scene: Scene) -> str:
+    """Publish one record by a bare call that is not tried again: why it was refused, or ``ok``."""
+    number = len(scene.history.events)
+    note = Publish(
+        client="bare",
+        producer="bare",
+        sequence=number,
+        topic=scene.load.plan.topic,
+        value=f"bare:{number}",
+        started=scene.now(),
+        idempotent=False,
+    )
+    scene.history.add(note)
+    request = bus_pb2.PublishRequest(
+        topic=note.topic, records=[records_pb2.Record(value=note.value.encode())]
+    )
+    leader = await scene.target.leader()
+    async with grpc.aio.insecure_channel(scene.target.endpoints[leader]) as channel:
+        try:
+            await bus_pb2_grpc.EventBusStub(channel).Publish(request, timeout=3.0)
+        except grpc.aio.AioRpcError as refusal:
+            error = from_rpc(refusal, leader)
+            note.ended, note.error = scene.now(), str(error)
+            if error.reason == _REFUSAL:
+                note.outcome = Outcome.FAIL
+            return error.reason
+    note.ended = scene.now()
+    return "ok"
 
 
 async def _until(condition: Callable[[], Awaitable[bool]], otherwise: str, timeout: float = 10.0) -> None:
