@@ -171,6 +171,34 @@ def index_at(r: Reader, topic_id: int, partition: int, offset: int) -> IndexRow 
     return row if offset < base + row.count else None
 
 
+def missing_batch(r: Reader, topic_id: int, partition: int, offset: int) -> DamagedRowError:
+    """No index row has ``offset``, which lies within the partition: names the row to repair."""
+    found = r.floor(Table.INDEX, _KEY.pack(topic_id, partition, offset))
+    base = 0
+    if found is not None and found[0][:8] == _PARTITION.pack(topic_id, partition):
+        base = _decode(topic_id, partition, _KEY.unpack(found[0])[2], found[1]).next_offset
+    state = read_state(r, topic_id, partition)
+    if state is not None and state.start_offset > base:
+        base = state.start_offset
+    return DamagedRowError(
+        Table.INDEX,
+        _KEY.pack(topic_id, partition, base),
+        f"topic {topic_id} partition {partition} offset {base}: not in the index",
+        metadata={"topic_id": str(topic_id), "partition": str(partition), "offset": str(base)},
+    )
+
+
+def lacks_batch(r: Reader, key: bytes) -> bool:
+    """True when there should be an index row of this key and is none."""
+    if len(key) != _KEY.size or r.get(Table.INDEX, key) is not None:
+        return False
+    topic_id, partition, base = _KEY.unpack(key)
+    state = read_state(r, topic_id, partition)
+    if state is None or not state.start_offset <= base < state.next_offset:
+        return False
+    return index_at(r, topic_id, partition, base) is None
+
+
 def index_scan(r: Reader, topic_id: int, partition: int, from_offset: int) -> Iterator[IndexRow]:
     """The batches from the one that holds ``from_offset`` on, in order.
 

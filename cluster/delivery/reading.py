@@ -113,32 +113,38 @@ def read_step(
     limit = end if stop is None or stop > end else stop
     if offset >= limit or offset < state.start_offset:
         return step
+    expected = offset
     for row in partitions.index_scan(reader, ref.topic_id, ref.partition, offset):
+        if row.base_offset > expected:
+            break  # a hole: told below
+        expected = row.next_offset
         if row.base_offset >= limit or step.rows >= max_rows:
-            break
+            return step
         step.rows += 1
         if window is not None and not window.overlaps(row):
             if window.is_past(row):
                 step.finished = True
-                break
+                return step
             step.next_offset = min(row.next_offset, limit)
             continue
         if step.slices and step.bytes + row.length > max_bytes:
-            break
+            return step
         first = max(offset, row.base_offset)
         last = min(row.next_offset, limit, first + max_records - step.records) - 1
         try:
             data = partitions.read_batch(reader, row, verify=True)
         except DamagedRowError as error:
             if step.slices:
-                break
+                return step
             raise _damaged(ref, row.base_offset, error) from error
         step.slices.append(Slice(row, first, last, data))
         step.next_offset = last + 1
         step.bytes += row.length
         step.records += last - first + 1
         if step.records >= max_records or step.bytes >= max_bytes:
-            break
+            return step
+    if expected < limit and not step.slices:
+        raise partitions.missing_batch(reader, ref.topic_id, ref.partition, expected)
     return step
 
 

@@ -38,6 +38,7 @@ from holdfast.cluster.results import Completed
 from holdfast.errors import HoldfastError, OverloadedError, StorageError
 from holdfast.storage import journal as rows
 from holdfast.storage.damage import REPAIRABLE, START_OVER, DamagedRowError
+from holdfast.storage.partitions import lacks_batch
 from holdfast.storage.port import Table
 from holdfast.v1 import peer_pb2
 
@@ -251,10 +252,10 @@ class Repair:
             if table is Table.JOURNAL:
                 row = rows.read(writer, rows.index_of(key))
                 return row is not None or not self._is_expected(key)
-            writer.get(table, key)
+            value = writer.get(table, key)
+            return table is not Table.INDEX or value is not None or not lacks_batch(writer, key)
         except DamagedRowError:
             return False
-        return True
 
     def _is_expected(self, key: bytes) -> bool:
         journal = self._core.journal
@@ -323,6 +324,8 @@ class Repair:
                 self._reject(wanted, follower)
                 return
             core.store.writer().put(Table.INDEX, key, reply.index_row)
+            if core.store.writer().get(Table.INDEX, key) != reply.index_row:
+                raise StorageError(f"{_name(wanted)} cannot be read back; {START_OVER}")
             core.journal.needs_commit = True
         else:
             command = Command(reply.kind, reply.command)
