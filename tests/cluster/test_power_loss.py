@@ -165,6 +165,17 @@ def test_a_full_disk_refuses_and_says_so(disk: Disk) -> None:
         file.write(b"x" * 4096)
 
 
+def test_closing_unmounts_whoever_still_uses_it(disk: Disk) -> None:
+    file = os.open(disk.point / "file", os.O_RDWR | os.O_CREAT)
+    os.write(file, b"x")
+    assert os.path.ismount(disk.point)
+    disk.close()
+    assert not os.path.ismount(disk.point)
+    for use in (os.fsync, os.close):
+        with pytest.raises(OSError, match="endpoint is not connected"):
+            use(file)
+
+
 def test_a_disk_whose_process_is_gone_says_so(disk: Disk) -> None:
     disk._process.kill()
     disk._process.wait(10)
