@@ -57,8 +57,9 @@ def main(arguments: list[str] | None = None) -> int:
         now = time.monotonic()
         if now - told >= _PROGRESS_S:
             told = now
+            pace = virtual / (now - began)
             print(
-                f"{done} of {seeds} seeds, {broken} violations, {virtual / (now - began):.0f} virtual s per s",
+                f"{done} of {seeds} seeds, {broken} violations, {pace:.0f} virtual s per s",
                 file=sys.stderr,
                 flush=True,
             )
@@ -75,7 +76,9 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--jobs", type=int, default=1, help="processes (default 1)")
     parser.add_argument("--keep-going", action="store_true", help="do not stop at the first failing seed")
     parser.add_argument("--no-shrink", action="store_true", help="print a failing schedule as it is")
-    parser.add_argument("--timeline", action="store_true", help="print a single seed's timeline though it passed")
+    parser.add_argument(
+        "--timeline", action="store_true", help="print a single seed's timeline though it passed"
+    )
     parser.add_argument("--list", action="store_true", help="the names of the planted bugs, one a line")
     options = parser.parse_args(arguments)
     options.seed_given = options.seed is not None

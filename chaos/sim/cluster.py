@@ -204,19 +204,26 @@ class SimCluster:
             return node
         node.store.power = "on"
         node.transport = SimTransport(node_id, self.network, node.clock)
-        node.engine = Engine(
-            settings=self.settings,
-            node_id=node_id,
-            members=self.ids,
-            store=node.store,
-            transport=node.transport,
-            clock=node.clock,
-            rng=random.Random(self.world.rng.getrandbits(64)),
-            machine=_Checked(self._make_machine(), node),
-            sink=node,
-            events=lambda event: self._on_event(node, event),
-            cures=self.cures,
-        )
+        try:
+            node.engine = Engine(
+                settings=self.settings,
+                node_id=node_id,
+                members=self.ids,
+                store=node.store,
+                transport=node.transport,
+                clock=node.clock,
+                rng=random.Random(self.world.rng.getrandbits(64)),
+                machine=_Checked(self._make_machine(), node),
+                sink=node,
+                events=lambda event: self._on_event(node, event),
+                cures=self.cures,
+            )
+        except HoldfastError as error:
+            # What it needs to start is damaged.
+            node.failure = error
+            if self.watch is not None:
+                self.watch.crashed(node)
+            return node
         node.engine.start()
         node.touched = True
         node.busy_until = 0.0

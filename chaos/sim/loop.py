@@ -321,7 +321,7 @@ class SimLoop(asyncio.AbstractEventLoop):
         for _ in range(_BURIAL_ROUNDS):
             self._ready = deque(handle for handle in self._ready if not isinstance(handle, Timer))
             # By age: a set has no order.
-            tasks = sorted(asyncio.all_tasks(self), key=self._ages.__getitem__)
+            tasks = sorted((task for task in self._ages if not task.done()), key=self._ages.__getitem__)
             if not tasks and not self._ready:
                 break
             for task in tasks:

@@ -7,8 +7,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from holdfast.chaos.sim.world import NodeClock, World
-from holdfast.cluster.ports import PeerConnected, PeerDisconnected, PeerMessage, TransportEvent
+from holdfast.cluster.ports import PeerActive, PeerConnected, PeerDisconnected, PeerMessage, TransportEvent
 from holdfast.v1 import peer_pb2
+
+#: How often a receiver looks at a frame that is still coming in.
+_TRICKLE_SECONDS = 0.05
 
 #: Looks at every frame that is sent; returns the frame to carry, or None to lose it.
 Tap = Callable[[str, str, peer_pb2.PeerFrame], peer_pb2.PeerFrame | None]
@@ -36,6 +39,7 @@ class _Link:
 
     Attributes:
         blocked: nothing passes in this direction, and nobody notices.
+        heard: a frame has arrived since the link came up.
         latency: seconds, uniform; None: as the network's.
         kept: the latest frames that were sent, for ``SimNetwork.haunt``.
     """
@@ -44,6 +48,7 @@ class _Link:
     up: bool = False
     silent: bool = False
     blocked: bool = False
+    heard: bool = False
     last_arrival: float = 0.0
     latency: tuple[float, float] | None = None
     kept: deque[bytes] = field(default_factory=lambda: deque(maxlen=_KEPT))
@@ -143,7 +148,8 @@ class SimNetwork:
         depend on it. Returns how many.
         """
         link = self._links[sender, receiver]
-        if not link.up or receiver not in self._transports:
+        # The first frame of a link says whose it is; the handshake sees to that one.
+        if not link.up or not link.heard or receiver not in self._transports:
             return 0
         ghosts = list(link.kept)[-frames:]
         for data in ghosts:
@@ -204,6 +210,7 @@ class SimNetwork:
             link.silent = False
             link.epoch += 1
             link.last_arrival = 0.0
+            link.heard = False
             self._transports[two].push(PeerConnected(one, f"{one}.client:1"))
 
     def _disconnect(self, a: str, b: str, *, refused: bool) -> None:
@@ -246,13 +253,30 @@ class SimNetwork:
 
         def arrive() -> None:
             if link.epoch == epoch and not link.silent and receiver in self._transports:
+                link.heard = True
                 parsed = peer_pb2.PeerFrame.FromString(data)
                 self._transports[receiver].push(PeerMessage(sender, parsed))
 
         self.world.at(arrival, arrive)
+        if self.bandwidth:
+            self._trickle(link, sender, receiver, arrival - len(data) / self.bandwidth, arrival)
         if self.duplicate and carried.WhichOneof("body") in _GHOSTLY and rng.random() < self.duplicate:
             self.world.at(arrival + high * rng.random(), arrive)
         return True
+
+    def _trickle(self, link: _Link, sender: str, receiver: str, begin: float, end: float) -> None:
+        """A frame that takes long arrives bit by bit, which the receiver notices."""
+        epoch = link.epoch
+
+        def bits() -> None:
+            if link.epoch == epoch and not link.silent and receiver in self._transports:
+                link.heard = True
+                self._transports[receiver].push(PeerActive(sender))
+
+        moment = max(begin, self.world.now) + _TRICKLE_SECONDS
+        while moment < end:
+            self.world.at(moment, bits)
+            moment += _TRICKLE_SECONDS
 
 
 @dataclass

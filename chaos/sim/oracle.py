@@ -121,9 +121,9 @@ class Oracle:
         )
         if core.leading:
             before, in_term = self._commit.get(node.node_id, (0, 0))
-            if commit > before or term != in_term:
+            if commit != before or term != in_term:
                 self._commit[node.node_id] = (commit, term)
-                if commit > before:
+                if commit != before:
                     self._committed(node, commit)
             stale = self._stale.get(node.node_id)
             if stale is not None:

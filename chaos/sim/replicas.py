@@ -31,9 +31,7 @@ def read_replicas(cluster: SimCluster) -> Iterator[Replica]:
                         data = partitions.read_batch(reader, row, verify=True)
                         content.update(data)
                         values = decode_batch(data).values
-                        records += [
-                            (row.base_offset + at, value.decode()) for at, value in enumerate(values)
-                        ]
+                        records += [(row.base_offset + at, value.decode()) for at, value in enumerate(values)]
                     yield Replica(
                         node.node_id,
                         topic.name,

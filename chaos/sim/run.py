@@ -20,12 +20,18 @@ from holdfast.chaos.sim.sabotage import NONE, Sabotage
 from holdfast.chaos.sim.services import Front, address_of
 from holdfast.chaos.sim.timeline import Timeline
 from holdfast.chaos.sim.workloads import Workloads
+from holdfast.cluster.scrub import Scrub
 from holdfast.cluster.state.machine import StateMachine
 from holdfast.errors import HoldfastError
+from holdfast.storage import membership
 
 #: Clusters come together, and clients to an end, within so many virtual seconds of calm.
 _SETTLE_S = 40.0
 _FINISH_S = 40.0
+#: Objects that may pile up before garbage is collected, between two runs.
+_GARBAGE = 200_000
+#: Passes over all rows within which damage must be gone: a node may need a new disk in between.
+_SCRUBS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,8 +125,8 @@ class Run:
     def turned(self, node: SimNode) -> None:
         self.oracle.turned(node)
         if node.wiped and node.engine is not None:
-            rejoin = getattr(node.engine.core, "rejoin", None)
-            node.wiped = rejoin is not None and rejoin.joining
+            # On the disk, not only known: a power cut must not take it back.
+            node.wiped = membership.read(node.store.durable_view()) is not membership.Membership.JOINED
 
     # -- the run -----------------------------------------------------------------------------
 
@@ -143,14 +149,18 @@ class Run:
         cluster = self.cluster
         if not cluster.run_until(self._healthy, _SETTLE_S):
             status = {n.node_id: n.engine.status() if n.engine else "down" for n in cluster.nodes.values()}
-            self._violate("no-recovery", f"no healthy cluster {_SETTLE_S:.0f} s after the last fault: {status}")
+            self._violate(
+                "no-recovery", f"no healthy cluster {_SETTLE_S:.0f} s after the last fault: {status}"
+            )
             return
         self.workloads.finish()
         if not cluster.run_until(lambda: self.workloads.finished, _FINISH_S):
             self._violate(
-                "clients-hang", f"clients are not done {_FINISH_S:.0f} s after the last fault: {self.workloads}"
+                "clients-hang",
+                f"clients are not done {_FINISH_S:.0f} s after the last fault: {self.workloads}",
             )
             return
+        self._scrub()
         if not cluster.run_until(self._same, _SETTLE_S):
             status = {n.node_id: n.engine.status() if n.engine else "down" for n in cluster.nodes.values()}
             self._violate("no-recovery", f"replicas do not come together: {status}")
@@ -170,6 +180,28 @@ class Run:
 
     def _operate(self, node: SimNode) -> None:
         self.nemesis.operate(node)
+
+    def _scrub(self) -> None:
+        """Every row is read once, as a broker's slow background pass would in time; damage is mended."""
+        cluster = self.cluster
+        if self.nemesis.rotten is None:
+            return
+        for _ in range(_SCRUBS):
+            cluster.run_until(self._same, _SETTLE_S)
+            if not self._found_damage(cluster.nodes[self.nemesis.rotten]):
+                return
+            cluster.run_for(1.0)
+        self._violate("not-repaired", f"{self.nemesis.rotten} has damaged rows after {_SCRUBS} passes")
+
+    def _found_damage(self, node: SimNode) -> bool:
+        engine = node.engine
+        if engine is None:
+            return True
+        node.touched = True
+        scrub = Scrub(node.store, engine.repair, rate=1)
+        while not scrub.counters.passes:
+            scrub.step(0.0)
+        return scrub.counters.damaged > 0
 
     def _same(self) -> bool:
         leader = self.cluster.leader()
@@ -220,10 +252,10 @@ class Run:
 
 def run(plan: Plan, sabotage: Sabotage = NONE) -> Outcome:
     """Run a plan to its end and judge it."""
-    gc.disable()  # a run is short, and makes few cycles
+    _prepare()
+    began = Run(plan, sabotage)
     try:
         with sabotage.planted():
-            began = Run(plan, sabotage)
             try:
                 began.execute()
             except (Divergence, Spinning) as error:
@@ -241,5 +273,14 @@ def run(plan: Plan, sabotage: Sabotage = NONE) -> Outcome:
             began.timeline.render(),
         )
     finally:
-        gc.enable()
+        began.front.close()
+        if gc.get_count()[0] > _GARBAGE:
+            gc.collect()
+
+
+def _prepare() -> None:
+    """Collect garbage between runs only, and never look at what was imported."""
+    if gc.isenabled():
+        gc.disable()
         gc.collect()
+        gc.freeze()

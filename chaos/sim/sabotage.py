@@ -50,12 +50,16 @@ NONE = Sabotage("", "nothing is planted")
 
 @contextmanager
 def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
-    before = vars(owner)[name]
+    inherited = name not in vars(owner)
+    before = getattr(owner, name)
     setattr(owner, name, value)
     try:
         yield
     finally:
-        setattr(owner, name, before)
+        if inherited:
+            delattr(owner, name)
+        else:
+            setattr(owner, name, before)
 
 
 def _dedup_off() -> AbstractContextManager[None]:

@@ -5,7 +5,11 @@ from __future__ import annotations
 import heapq
 import random
 from collections.abc import Callable
+from math import ceil
 from typing import Any
+
+#: Time goes in steps of this part of a second.
+TICKS = 2048
 
 #: Something scheduled: when, its number, and what to do (None: not any more).
 Entry = list[Any]
@@ -28,7 +32,9 @@ class World:
     def at(self, when: float, action: Callable[[], object]) -> Entry:
         """Run ``action`` at ``when``; those of one moment in the order scheduled. See ``cancel``."""
         self._sequence += 1
-        entry = [when if when > self.now else self.now, self._sequence, action]
+        # Up to the next tick: what is due at about the same time is one step of the simulation.
+        when = ceil(when * TICKS) / TICKS if when > self.now else self.now
+        entry = [when, self._sequence, action]
         heapq.heappush(self._calendar, entry)
         return entry
 
