@@ -58,7 +58,14 @@ class PeerMessage:
     frame: peer_pb2.PeerFrame
 
 
-TransportEvent = PeerConnected | PeerDisconnected | PeerMessage
+@dataclass(frozen=True, slots=True)
+class PeerActive:
+    """Bytes of a frame that is not complete yet have arrived: a large one on a slow link."""
+
+    node_id: str
+
+
+TransportEvent = PeerConnected | PeerDisconnected | PeerMessage | PeerActive
 
 
 class Transport(Protocol):

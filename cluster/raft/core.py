@@ -14,6 +14,7 @@ from holdfast.cluster import events
 from holdfast.cluster.ports import (
     Clock,
     EventSink,
+    PeerActive,
     PeerConnected,
     PeerDisconnected,
     PeerMessage,
@@ -180,6 +181,8 @@ class RaftCore(Following, Leading, Voting, Applying):
             self.receive(event.node_id, event.frame, now)
         elif isinstance(event, PeerConnected):
             self._connected(event, now)
+        elif isinstance(event, PeerActive):
+            self.link_active(event.node_id, now)
         else:
             self._disconnected(event, now)
 

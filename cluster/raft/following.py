@@ -8,7 +8,7 @@ from holdfast.cluster.raft.followers import Follower
 from holdfast.cluster.raft.inbound import LogConflictError, examine
 from holdfast.cluster.raft.messages import PeerFrame
 from holdfast.cluster.raft.proposals import ENTRY_OVERHEAD
-from holdfast.cluster.raft.state import LEADER, RaftState
+from holdfast.cluster.raft.state import FOLLOWER, LEADER, RaftState
 
 
 class Following(RaftState):
@@ -80,6 +80,34 @@ class Following(RaftState):
         self._heard_leader_at = now
         self.pre_vote.clear()
         return True
+
+    def link_active(self, node_id: str, now: float) -> None:
+        """Part of a large frame has come: a sign of life, though no message is complete.
+
+        On a slow link a frame may take longer than an election timeout, and
+        every answer waits behind the frame it answers. Moves timers only.
+        """
+        follower = self.followers.get(node_id)
+        if follower is None or follower.link_fresh:
+            return
+        if self._SyncObj__raftState == LEADER:
+            if not follower.joining:
+                self.answered(follower, 0, now)
+            return
+        leads = node_id == self.leader_id and self._SyncObj__raftState == FOLLOWER
+        if not leads or now - self._heard_leader_at < self.settings.heartbeat:
+            return
+        self._heard_leader_at = now
+        self.pre_vote.clear()
+        self.note_leader(follower, self._SyncObj__raftCurrentTerm)
+        reply = self.envelope.append_reply(
+            self._SyncObj__raftCurrentTerm,
+            success=False,
+            storage_low=self.storage_low,
+            uncounted=self.rejoin.uncounted,
+            joining=self.rejoin.joining,
+        )
+        self.outbox.hold(node_id, reply)
 
     def note_leader(self, follower: Follower, term: int, claimed_commit: int = 0) -> None:
         """Let PySyncObj take note of a leader, and nothing else.

@@ -23,7 +23,14 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from holdfast.cluster.ports import Clock, PeerConnected, PeerDisconnected, PeerMessage, TransportEvent
+from holdfast.cluster.ports import (
+    Clock,
+    PeerActive,
+    PeerConnected,
+    PeerDisconnected,
+    PeerMessage,
+    TransportEvent,
+)
 from holdfast.errors import PortInUseError
 from holdfast.rpc.peer.framing import FrameDecoder, FramingError, encode_frame, frame_parts
 from holdfast.rpc.peer.resolver import Resolver
@@ -38,6 +45,8 @@ MAX_PENDING = 32
 _READ_BYTES = 1 << 18
 _READS_PER_POLL = 16  # one busy peer must not keep the others waiting
 _DIAL_MIN_SECONDS = 0.03
+#: Signs of life of a frame that takes long, at most this often: a heartbeat.
+_ACTIVE_SECONDS = 0.05
 _DIAL_MAX_SECONDS = 0.5
 
 #: Errors that say "that process is gone", as opposed to "the network is silent".
@@ -54,6 +63,7 @@ class _Connection:
     ready: bool = False
     out: deque[memoryview] = field(default_factory=deque)
     out_bytes: int = 0
+    partial_since: float | None = None  # bytes of an incomplete frame: the first, or those last told of
 
 
 @dataclass(slots=True)
@@ -317,16 +327,32 @@ class TcpTransport:
             if not data:
                 self._drop(connection, gone=True, why="closed by the peer")
                 return
+            complete = False
             try:
                 for frame in connection.decoder.feed(data):
+                    complete = True
                     self._on_frame(connection, frame)
                     if connection.sock.fileno() < 0:
                         return
             except FramingError as error:
                 self._drop(connection, gone=False, why=str(error))
                 return
+            if complete:
+                connection.partial_since = None
+            elif connection.ready:
+                self._note_partial(connection)
             if len(data) < _READ_BYTES:
                 return
+
+    def _note_partial(self, connection: _Connection) -> None:
+        """A frame takes long to arrive: say now and then that it does."""
+        now = self._clock.monotonic()
+        if connection.partial_since is None:
+            connection.partial_since = now
+        elif now - connection.partial_since >= _ACTIVE_SECONDS:
+            assert connection.node_id is not None
+            connection.partial_since = now
+            self._events.append(PeerActive(connection.node_id))
 
     def _write(self, connection: _Connection, *parts: bytes) -> None:
         sent = 0
