@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 
 import lmdb
 
-from holdfast.errors import ClosedError, StorageError, StorageFullError
+from holdfast.errors import ClosedError, StorageError, StorageFullError, UnavailableError
 from holdfast.storage.damage import START_OVER, damaged_row
 from holdfast.storage.environment import Database, Environment
 from holdfast.storage.port import MAX_KEY_BYTES, Reader, Staged, Table, Usage, Writer
@@ -507,7 +507,8 @@ class LmdbStore:
         while True:
             side = self._side
             if side.failed is not None:
-                raise StorageError(side.failed)
+                # For whoever reads here: others serve what this one cannot any more.
+                raise UnavailableError(f"the broker is ending; use another one: {side.failed}")
             if side.environment.enter():
                 return side.environment
             if self._closed:

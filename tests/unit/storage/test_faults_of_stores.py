@@ -90,7 +90,7 @@ def test_a_full_disk_can_be_acted_out() -> None:
 FULL = """
 import resource, sys
 from pathlib import Path
-from holdfast.errors import StorageError
+from holdfast.errors import StorageError, UnavailableError
 from holdfast.storage import groups
 from holdfast.storage.lmdb_store import LmdbStore
 
@@ -103,10 +103,17 @@ w = store.writer()
 groups.commit_offset(w, "lost", 1, 0, 1)
 from holdfast.storage.port import Table
 w.put(Table.JOURNAL, b"k", bytes(1 << 20))
-for use in (store.commit, store.commit, store.writer, lambda: store.read().__enter__()):
+# Who reads for a client is told to try another broker; who writes has to end the process.
+reading = lambda: store.read().__enter__()
+for use, refusal in (
+    (store.commit, StorageError),
+    (store.commit, StorageError),
+    (store.writer, StorageError),
+    (reading, UnavailableError),
+):
     try:
         use()
-    except StorageError as error:
+    except refusal as error:
         assert "end the process" in str(error), error
     else:
         raise SystemExit(f"{use} went on")
