@@ -55,7 +55,9 @@ class FullDisk(DiskDrill):
             await _until(lambda: _refusing(scene), "a majority of full disks does not stop publishes")
             for node in chosen:
                 self._leave(node, 0)
-            for _ in range(3):
+            # A leader elected just now takes what comes before its followers say that they are full.
+            await _until(lambda: _refused(scene), "publishes are not refused", timeout=15.0)
+            for _ in range(2):
                 answer = await _ask(scene)
                 scene.require(answer == _REFUSAL, "full-disk-is-said", f"a publish is answered {answer}")
                 await scene.settle(0.3)
@@ -79,6 +81,10 @@ async def _refusing(scene: Scene) -> bool:
         if status is not None and status.leader_id == node:
             return not status.accepting_writes
     return False
+
+
+async def _refused(scene: Scene) -> bool:
+    return await _ask(scene) == _REFUSAL
 
 
 async def _ask(scene: Scene) -> str:
