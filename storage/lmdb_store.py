@@ -539,7 +539,10 @@ class LmdbStore:
 
     def _disk_free(self) -> int:
         # Not remembered: a fast writer fills what was free a moment ago.
-        stat = os.statvfs(self.path)
+        try:
+            stat = os.statvfs(self.path)
+        except OSError as error:
+            raise StorageError(f"the disk does not say how much room it has: {error}") from error
         return stat.f_bavail * stat.f_frsize
 
     def _check_switch(self) -> None:
