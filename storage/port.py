@@ -179,7 +179,11 @@ class Store(Protocol):
         ...
 
     def usage(self) -> Usage:
-        """Space as of the last commit; cheap, from any thread."""
+        """Space as of the last commit; cheap, from any thread.
+
+        Raises:
+            holdfast.errors.StorageError: the disk does not answer.
+        """
         ...
 
     def stage(self) -> Staged:
