@@ -19,6 +19,7 @@ from pathlib import Path
 from holdfast.chaos.sim.plan import Plan, make_plan
 from holdfast.chaos.sim.run import Outcome, run
 from holdfast.chaos.sim.sabotage import NONE, SABOTAGES, Sabotage
+from holdfast.chaos.sim.seeds import run_seed
 from holdfast.chaos.sim.shrink import shrink
 
 _PROGRESS_S = 10.0
@@ -84,11 +85,6 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     options.seed_given = options.seed is not None
     options.seed = 1 if options.seed is None else options.seed
     return options
-
-
-def run_seed(seed: int, sabotage: str = "") -> Outcome:
-    """Run one seed; module-level, so that processes can be told to."""
-    return run(make_plan(seed), SABOTAGES[sabotage] if sabotage else NONE)
 
 
 def _run_all(seeds: range, sabotage: str, jobs: int) -> Iterator[Outcome]:

@@ -106,8 +106,13 @@ class Nemesis:
         """
         self._restarts[node.node_id] = restarts = self._restarts.get(node.node_id, 0) + 1
         if restarts > 2 and node.node_id in self.excused and not self._joining():
-            self._note("operator", f"{node.node_id} gets a new disk")
-            self._cluster.wipe(node.node_id)
+            self.replace_disk(node)
+        self._cluster.start(node.node_id)
+
+    def replace_disk(self, node: SimNode) -> None:
+        """What the broker's log asks an operator for when a row is damaged that no replica can give."""
+        self._note("operator", f"{node.node_id} gets a new disk")
+        self._cluster.wipe(node.node_id)
         self._cluster.start(node.node_id)
 
     # -- one fault --------------------------------------------------------------------

@@ -186,11 +186,15 @@ class Run:
         cluster = self.cluster
         if self.nemesis.rotten is None:
             return
-        for _ in range(_SCRUBS):
+        node = cluster.nodes[self.nemesis.rotten]
+        for number in range(_SCRUBS):
             cluster.run_until(self._same, _SETTLE_S)
-            if not self._found_damage(cluster.nodes[self.nemesis.rotten]):
+            if not self._found_damage(node):
                 return
             cluster.run_for(1.0)
+            if number == _SCRUBS // 2 and node.engine is not None and node.engine.repairs.failed:
+                # Payload and its index come from other replicas; other rows ask for a new disk, in the log.
+                self.nemesis.replace_disk(node)
         self._violate("not-repaired", f"{self.nemesis.rotten} has damaged rows after {_SCRUBS} passes")
 
     def _found_damage(self, node: SimNode) -> bool:
