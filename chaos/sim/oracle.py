@@ -20,6 +20,7 @@ from holdfast.chaos.sim.cluster import SimCluster, SimNode
 from holdfast.cluster import events
 from holdfast.cluster.raft.messages import NO_OP
 from holdfast.cluster.results import Role
+from holdfast.errors import StorageError
 from holdfast.storage import journal
 from holdfast.v1 import peer_pb2
 
@@ -141,7 +142,11 @@ class Oracle:
         self.consensus.elected(node.node_id, term, now, lambda index: _term_at(log, index))
         votes = 0
         for voter in self._cluster.nodes.values():
-            held = journal.read_meta(voter.store.durable_view())
+            try:
+                held = journal.read_meta(voter.store.durable_view())
+            except StorageError:
+                votes += 1  # damaged on purpose: nobody knows any more
+                continue
             # Who has voted since in a later term may well have voted in this one.
             votes += held.term > term or (held.term, held.voted_for) == (term, node.node_id)
         if votes < self._quorum:
@@ -247,5 +252,8 @@ def _holds(node: SimNode, index: int, term: int) -> bool:
     if node.wiped and index <= node.lost_index:
         return True
     view = node.store.durable_view()
-    held = journal.read_term(view, index)
-    return held == term if held is not None else journal.read_meta(view).base_index >= index
+    try:
+        held = journal.read_term(view, index)
+        return held == term if held is not None else journal.read_meta(view).base_index >= index
+    except StorageError:
+        return True  # damaged on purpose, after it was written
