@@ -174,6 +174,10 @@ class Engine:
             joining=core.rejoin.joining,
         )
 
+    def waits_below(self, index: int) -> bool:
+        """Whether a caller waits for the outcome of an entry at or below ``index``; for the simulator."""
+        return self._requests.waiters.waits_below(index)
+
     def stop(self) -> None:
         """Make ``run`` return after its turn."""
         self._stopping = True

@@ -266,12 +266,19 @@ class Nemesis:
         self._cluster.network.duplicate = 0.0
 
     def _ghosts(self, fault: Fault, node: SimNode) -> Callable[[], None] | None:
+        """Old frames of one link come again, at once and some times later."""
         network, world = self._cluster.network, self._cluster.world
         other = self._other(fault, node).node_id
-        sender, receiver = (node.node_id, other) if fault.amount < 0.5 else (other, node.node_id)
-        if fault.amount * 10 % 1 < 0.5:
+        # Answers to the node that leads are the ones that may be counted twice.
+        sender, receiver = (node.node_id, other) if fault.amount < 0.3 else (other, node.node_id)
+        if fault.amount * 10 % 1 < 0.3:
             network.reconnect(sender, receiver)
-        world.at(world.now + fault.span, lambda: network.haunt(sender, receiver, 1 + int(fault.amount * 60)))
+        for part in range(4):
+            count = 1 + self._rng.randrange(60)
+            world.at(
+                world.now + 0.005 + fault.span * part / 3,
+                lambda count=count: network.haunt(sender, receiver, count, self._rng),  # type: ignore[misc]
+            )
         return _nothing
 
     def _client_cut(self, fault: Fault, node: SimNode) -> Callable[[], None] | None:

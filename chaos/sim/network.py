@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -30,7 +31,7 @@ _GHOSTLY = frozenset(
         "timeout_now",
     }
 )
-_KEPT = 64
+_KEPT = 600
 
 
 @dataclass
@@ -141,8 +142,8 @@ class SimNetwork:
         """Both directions between two nodes take this long, seconds; None: as all others."""
         self._links[a, b].latency = self._links[b, a].latency = latency
 
-    def haunt(self, sender: str, receiver: str, frames: int) -> int:
-        """Deliver again up to ``frames`` of the latest frames, in order, as if the link had kept them.
+    def haunt(self, sender: str, receiver: str, frames: int, rng: random.Random) -> int:
+        """Deliver again some of the frames of this link, in order, whatever has happened to it since.
 
         The real transport fences a connection that was replaced; the engine must not
         depend on it. Returns how many.
@@ -151,7 +152,9 @@ class SimNetwork:
         # The first frame of a link says whose it is; the handshake sees to that one.
         if not link.up or not link.heard or receiver not in self._transports:
             return 0
-        ghosts = list(link.kept)[-frames:]
+        kept = list(link.kept)
+        first = rng.randrange(len(kept)) if kept else 0
+        ghosts = kept[first : first + frames]
         for data in ghosts:
             frame = peer_pb2.PeerFrame.FromString(data)
             self._transports[receiver].push(PeerMessage(sender, frame))

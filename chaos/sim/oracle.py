@@ -48,6 +48,7 @@ class Oracle:
         self.trace = 0
         self._quorum = len(cluster.ids) // 2 + 1
         self._applied: dict[str, int] = {}
+        self._jumped: dict[str, int] = {}
         self._commit: dict[str, tuple[int, int]] = {}
         self._heard: dict[tuple[str, str], float] = {}
         #: Deposed leader -> (term, told since, by whom).
@@ -105,6 +106,7 @@ class Oracle:
             self._applied[node.node_id] = event.last_index
             self.consensus.jumped(node.node_id, event.last_index)
             self._note("snapshot", f"{node.node_id} installed, up to {event.last_index}")
+            self._jumped[node.node_id] = event.last_index
         elif isinstance(event, events.LogTruncated):
             self._note("truncated", f"{node.node_id} from {event.from_index} of {event.last_index}")
         elif isinstance(event, events.EngineFailed):
@@ -116,6 +118,12 @@ class Oracle:
         if engine is None:
             return
         core = engine.core
+        jumped = self._jumped.pop(node.node_id, None)
+        if jumped is not None and engine.waits_below(jumped):
+            self._violate(
+                "waiter-hangs",
+                f"{node.node_id} has taken a snapshot up to {jumped}; callers still wait for entries below it",
+            )
         commit, term = core.commit_index, core.term
         self.trace = zlib.crc32(
             _TRACE.pack(now, commit, term, core.applied_index, core.journal.last_index), self.trace
@@ -140,6 +148,8 @@ class Oracle:
         now = self._cluster.world.now
         self._history.add(Leader(node.node_id, term, now))
         self.consensus.elected(node.node_id, term, now, lambda index: _term_at(log, index))
+        if self._quorum == 1:
+            return  # one voter has nobody to promise anything
         votes = 0
         for voter in self._cluster.nodes.values():
             try:

@@ -42,6 +42,19 @@ KINDS: dict[str, float] = {
     "bad_snapshot": 0.5,  # a snapshot that is damaged and has the right checksum
 }
 
+#: Kinds that make sense where there is one node only.
+_ALONE = (
+    "crash",
+    "power",
+    "pause",
+    "slow_disk",
+    "failed_fsync",
+    "full_disk",
+    "clock_jump",
+    "drift",
+    "client_cut",
+)
+
 #: Bounds drawn tight, each in its own way, so that their edges are met.
 SETTINGS: tuple[EngineSettings, ...] = (
     EngineSettings(),
@@ -129,10 +142,10 @@ def make_plan(seed: int, *, kinds: tuple[str, ...] = (), nodes: int = 0, setting
         nodes, settings: instead of drawing them.
     """
     rng = random.Random(f"plan/{seed}")
-    count = nodes or (5 if rng.random() < 0.2 else 3)
+    count = nodes or rng.choices((1, 3, 5), (0.05, 0.77, 0.18))[0]
     ids = [f"n{number}" for number in range(1, count + 1)]
     choice = rng.randrange(len(SETTINGS))
-    pool = list(kinds or KINDS)
+    pool = list(kinds or (KINDS if count > 1 else _ALONE))
     swarm = rng.sample(pool, min(len(pool), rng.randrange(2, 9)))
     weights = [KINDS[kind] for kind in swarm]
     storm = 4.0 + 5.0 * rng.random()

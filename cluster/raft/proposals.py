@@ -110,6 +110,10 @@ class Waiters:
         self._by_index.clear()
         return gone
 
+    def waits_below(self, index: int) -> bool:
+        """Whether something still waits at or below ``index``."""
+        return any(at <= index for at in self._by_index)
+
     def expired(self, now: float) -> Iterator[Proposal]:
         """Proposals past their deadline; they are forgotten here."""
         for waiting in self._by_index.values():
