@@ -46,6 +46,15 @@ class SimCall:
         return None if self.done is None else self.done.error
 
 
+class Asked:
+    """A token that hears of its own end, though the node has services."""
+
+    __slots__ = ()
+
+    def ended(self, done: Completed) -> None:
+        raise NotImplementedError
+
+
 class Watch(Protocol):
     """Told of everything that happens to nodes."""
 
@@ -125,7 +134,13 @@ class SimNode:
         """The engine's result sink."""
         self.progress = progress
         if self.sink is not None:
-            self.sink.deliver(completed, progress)
+            theirs = []
+            for done in completed:
+                if isinstance(done.token, Asked):
+                    done.token.ended(done)
+                else:
+                    theirs.append(done)
+            self.sink.deliver(theirs, progress)
             return
         for done in completed:
             call = done.token

@@ -122,7 +122,7 @@ class Oracle:
         if jumped is not None and engine.waits_below(jumped):
             self._violate(
                 "waiter-hangs",
-                f"{node.node_id} has taken a snapshot up to {jumped}; callers still wait for entries below it",
+                f"{node.node_id} has taken a snapshot up to {jumped}; callers still wait for older entries",
             )
         commit, term = core.commit_index, core.term
         self.trace = zlib.crc32(

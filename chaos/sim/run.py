@@ -15,6 +15,7 @@ from holdfast.chaos.sim.loop import Spinning
 from holdfast.chaos.sim.nemesis import Nemesis
 from holdfast.chaos.sim.oracle import Oracle
 from holdfast.chaos.sim.plan import SETTINGS, Plan
+from holdfast.chaos.sim.prober import Prober
 from holdfast.chaos.sim.replicas import read_replicas
 from holdfast.chaos.sim.sabotage import NONE, Sabotage
 from holdfast.chaos.sim.services import Front, address_of
@@ -99,6 +100,7 @@ class Run:
         self.violations: list[Violation] = []
         self.front = Front(cluster, on_error=self._unhandled)
         self.workloads = Workloads(self.front, self.history)
+        self.prober = Prober(cluster, self._violate)
         self.nemesis = Nemesis(
             cluster, plan, _Clients(self.front, self.workloads.names), self._fault, self.oracle.disturbed
         )
@@ -137,6 +139,7 @@ class Run:
             cluster.start(node_id)
         cluster.elect(10.0)
         self.workloads.start()
+        self.prober.start()
         self.nemesis.schedule()
         cluster.run_for(self.plan.storm)
         self.nemesis.calm()
@@ -147,6 +150,7 @@ class Run:
 
     def _come_to_rest(self) -> None:
         cluster = self.cluster
+        self.prober.stopped = True
         if not cluster.run_until(self._healthy, _SETTLE_S):
             status = {n.node_id: n.engine.status() if n.engine else "down" for n in cluster.nodes.values()}
             self._violate(
