@@ -55,16 +55,20 @@ _ALONE = (
     "client_cut",
 )
 
+#: Half as many heartbeats as a broker sends by itself: a simulated second costs less.
+_CALM = EngineSettings(heartbeat=0.1, election_min=0.5, election_max=1.0, leader_fallback=1.5)
+
 #: Bounds drawn tight, each in its own way, so that their edges are met.
 SETTINGS: tuple[EngineSettings, ...] = (
     EngineSettings(),
-    EngineSettings(heartbeat=0.1, election_min=0.6, election_max=1.2, leader_fallback=1.8),
-    EngineSettings(window_messages=2, message_entries=1),
-    EngineSettings(entry_ops=1, message_entries=3, window_bytes=600, message_bytes=300),
-    EngineSettings(early_results=False),
-    EngineSettings(apply_entries=1),
-    EngineSettings(cache_bytes=200),
-    EngineSettings(
+    _CALM,
+    replace(_CALM, window_messages=2, message_entries=1),
+    replace(_CALM, entry_ops=1, message_entries=3, window_bytes=600, message_bytes=300),
+    replace(_CALM, early_results=False),
+    replace(_CALM, apply_entries=1),
+    replace(_CALM, cache_bytes=200),
+    replace(
+        _CALM,
         keep_entries=5,
         keep_entries_for_laggards=8,
         entry_ops=1,
@@ -72,7 +76,8 @@ SETTINGS: tuple[EngineSettings, ...] = (
         snapshot_window_bytes=2000,
         snapshot_retry=0.1,
     ),
-    EngineSettings(
+    replace(
+        _CALM,
         keep_entries=3,
         keep_entries_for_laggards=20,
         trim_rows_per_turn=2,

@@ -9,7 +9,7 @@ from math import ceil
 from typing import Any
 
 #: Time goes in steps of this part of a second.
-TICKS = 2048
+TICKS = 1024
 
 #: Something scheduled: when, its number, and what to do (None: not any more).
 Entry = list[Any]
