@@ -42,6 +42,31 @@ KINDS: dict[str, float] = {
     "bad_snapshot": 0.5,  # a snapshot that is damaged and has the right checksum
 }
 
+
+@dataclass(frozen=True, slots=True)
+class Theme:
+    """Kinds that are dangerous together, and where."""
+
+    kinds: tuple[str, ...]
+    settings: tuple[int, ...] = ()
+    nodes: int = 3
+
+
+#: Some runs are about one of these: chance alone rarely brings the parts together.
+THEMES: tuple[Theme, ...] = (
+    Theme(("duplicate", "crash", "transfer", "isolate"), nodes=5),  # votes counted twice
+    Theme(("wipe", "ghosts", "crash"), (1, 3)),  # answers of a run before this one
+    Theme(("ghosts", "isolate", "transfer", "slow_net"), nodes=5),  # answers of an older term
+    Theme(("bad_snapshot", "crash", "wipe"), (7, 8)),
+    Theme(("wipe", "crash", "isolate", "power"), (7, 8)),
+    Theme(("isolate", "pause", "one_way"), (7, 8)),  # a leader that comes back below the log's base
+    Theme(("duplicate", "ghosts", "reconnect", "wipe"), (7, 8)),  # snapshots spliced
+    Theme(("rot", "torn", "crash")),
+    Theme(("cut", "one_way", "transfer")),  # bridges
+    Theme(("power_all", "slow_disk", "power")),
+)
+_THEMED = 0.35
+
 #: Kinds that make sense where there is one node only.
 _ALONE = (
     "crash",
@@ -148,10 +173,14 @@ def make_plan(seed: int, *, kinds: tuple[str, ...] = (), nodes: int = 0, setting
     """
     rng = random.Random(f"plan/{seed}")
     count = nodes or rng.choices((1, 3, 5), (0.05, 0.77, 0.18))[0]
-    ids = [f"n{number}" for number in range(1, count + 1)]
     choice = rng.randrange(len(SETTINGS))
     pool = list(kinds or (KINDS if count > 1 else _ALONE))
     swarm = rng.sample(pool, min(len(pool), rng.randrange(2, 9)))
+    if not kinds and not nodes and rng.random() < _THEMED:
+        theme = rng.choice(THEMES)
+        count, swarm = theme.nodes, list(theme.kinds)
+        choice = rng.choice(theme.settings or range(len(SETTINGS)))
+    ids = [f"n{number}" for number in range(1, count + 1)]
     weights = [KINDS[kind] for kind in swarm]
     storm = 4.0 + 5.0 * rng.random()
     pace = rng.choice((0.15, 0.3, 0.3, 0.6, 1.0))
