@@ -34,6 +34,8 @@ class Actor:
         self.life = 0
         self.stopping = False
         self.done = False
+        #: False: it has been asked to stay, however old it gets.
+        self.mortal = True
         self.state: Literal["down", "up"] = "down"
         self._process: ClientProcess | None = None
 
@@ -96,7 +98,7 @@ class Actor:
     # -- lives -------------------------------------------------------------------------------
 
     def _grow_old(self, life: int) -> None:
-        if life != self.life or self.state == "down" or self.stopping:
+        if life != self.life or self.state == "down" or self.stopping or not self.mortal:
             return
         if self.rng.random() < 0.5:
             self.kill()

@@ -20,14 +20,27 @@ class Consumer(Actor):
 
     def __init__(self, front: Front, history: History, name: str, group: str, topics: list[str]) -> None:
         super().__init__(front, history, name)
-        self._group = group
-        self._topics = topics
+        self.group = group
+        self.topics = topics
         self._session = ""
         self._streams = 0
         self._mine: set[tuple[str, int]] = set()
         self._subscription: Subscription | None = None
         self._late: list[Record] = []
         self._closing: asyncio.Task[None] | None = None
+        #: It stays, and acknowledges all it is given at once.
+        self.settling = False
+
+    def settle(self) -> None:
+        """From now on it stays to the end, and keeps nothing back."""
+        self.settling = True
+        self.mortal = False
+        if self._process is not None and self.state == "up":
+            self._process.loop.call_soon(self._catch_up_now, self.life)
+
+    def _catch_up_now(self, life: int) -> None:
+        if life == self.life and self._subscription is not None and self._closing is None:
+            self._catch_up(self._subscription)
 
     def leave(self) -> None:
         if self._subscription is not None and self._closing is None:
@@ -51,8 +64,8 @@ class Consumer(Actor):
         self._next_session()
         async with self.client() as bus:
             subscription = bus.subscribe(
-                self._topics,
-                self._group,
+                self.topics,
+                self.group,
                 max_in_flight=rng.choice([3, 20, 1000]),
                 on_event=self._on_event,
                 give_up_after=None,
@@ -72,6 +85,8 @@ class Consumer(Actor):
         rng = self.rng
         if rng.random() < 0.2:
             taken = rng.sample(taken, len(taken))
+        if self.settling:
+            diligence = 1.0
         now = [record for record in taken if rng.random() < diligence]
         self._acknowledge(subscription, now)
         kept = set(map(id, now))
@@ -91,7 +106,7 @@ class Consumer(Actor):
             self.history.add(
                 Acked(
                     client=self.name,
-                    group=self._group,
+                    group=self.group,
                     session=self._session,
                     topic=record.topic,
                     partition=record.partition,
@@ -106,7 +121,7 @@ class Consumer(Actor):
         self.history.add(
             Delivered(
                 client=self.name,
-                group=self._group,
+                group=self.group,
                 session=self._session,
                 topic=record.topic,
                 partition=record.partition,
@@ -127,7 +142,7 @@ class Consumer(Actor):
                 self.history.add(
                     Assigned(
                         client=self.name,
-                        group=self._group,
+                        group=self.group,
                         session=self._session,
                         generation=event.generation,
                         topic=topic,
@@ -139,6 +154,6 @@ class Consumer(Actor):
                 )
         elif isinstance(event, events.Committed):
             for (topic, partition), offset in event.offsets.items():
-                self.history.add(Committed(self._group, topic, partition, offset, self.now, self._session))
+                self.history.add(Committed(self.group, topic, partition, offset, self.now, self._session))
         elif isinstance(event, events.Disconnected):
             self._next_session()

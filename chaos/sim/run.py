@@ -11,6 +11,7 @@ import msgspec
 from holdfast.chaos.checker import Violation, judge
 from holdfast.chaos.checker.history import Fault, History, Leader, Replica
 from holdfast.chaos.sim.cluster import Divergence, SimCluster, SimNode
+from holdfast.chaos.sim.liveness import Progress
 from holdfast.chaos.sim.loop import Spinning
 from holdfast.chaos.sim.nemesis import Nemesis
 from holdfast.chaos.sim.oracle import Oracle
@@ -29,6 +30,8 @@ from holdfast.storage import membership
 #: Clusters come together, and clients to an end, within so many virtual seconds of calm.
 _SETTLE_S = 40.0
 _FINISH_S = 40.0
+#: Groups have committed all there is, within so many virtual seconds of the last publish.
+_PROGRESS_S = 20.0
 #: Objects that may pile up before garbage is collected, between two runs.
 _GARBAGE = 200_000
 #: Passes over all rows within which damage must be gone: a node may need a new disk in between.
@@ -157,6 +160,7 @@ class Run:
                 "no-recovery", f"no healthy cluster {_SETTLE_S:.0f} s after the last fault: {status}"
             )
             return
+        self._settle_clients()
         self.workloads.finish()
         if not cluster.run_until(lambda: self.workloads.finished, _FINISH_S):
             self._violate(
@@ -168,6 +172,18 @@ class Run:
         if not cluster.run_until(self._same, _SETTLE_S):
             status = {n.node_id: n.engine.status() if n.engine else "down" for n in cluster.nodes.values()}
             self._violate("no-recovery", f"replicas do not come together: {status}")
+
+    def _settle_clients(self) -> None:
+        """Publishing ends; then every group has to come to the end of what it reads."""
+        cluster, workloads = self.cluster, self.workloads
+        workloads.settle()
+        if not cluster.run_until(lambda: workloads.settled, _FINISH_S):
+            self._violate("clients-hang", f"{_FINISH_S:.0f} s after the last fault: {workloads}")
+            return
+        progress = Progress(self.front, workloads.reads)
+        if not cluster.run_until(progress.complete, _PROGRESS_S):
+            for facts in progress.stuck():
+                self._violate("group-stuck", f"{_PROGRESS_S:.0f} s after the last record: {facts}")
 
     def _healthy(self) -> bool:
         """A leader that can serve, every node up, no node that still has to learn what it forgot."""

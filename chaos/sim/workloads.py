@@ -44,6 +44,29 @@ class Workloads:
         for actor in self.actors:
             actor.begin()
 
+    def settle(self) -> None:
+        """Nothing is published any more; those who consume go on, and acknowledge everything."""
+        for actor in self.actors:
+            if isinstance(actor, Consumer):
+                actor.settle()
+            else:
+                actor.finish()
+
+    @property
+    def settled(self) -> bool:
+        """All are done but those who consume."""
+        return all(actor.done for actor in self.actors if not isinstance(actor, Consumer))
+
+    @property
+    def reads(self) -> dict[str, list[str]]:
+        """Group -> the topics that its members read."""
+        reads: dict[str, list[str]] = {}
+        for actor in self.actors:
+            if isinstance(actor, Consumer):
+                known = reads.setdefault(actor.group, [])
+                known += [topic for topic in actor.topics if topic not in known]
+        return reads
+
     def finish(self) -> None:
         """All come to an end in good order."""
         for actor in self.actors:
