@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 
 import holdfast
 from holdfast.chaos.compose import Compose, find_compose
+from holdfast.chaos.keeper import unwinding
 from holdfast.errors import HoldfastError
 
 PROJECT = "holdfast-compose-test"
@@ -183,7 +184,7 @@ def main() -> int:
         return 2
     compose = Compose(command, PROJECT)
     try:
-        with _running(compose, keep=arguments.keep):
+        with unwinding(), _running(compose, keep=arguments.keep):
             report = asyncio.run(Drill(compose, arguments.records).run())
     except HoldfastError as error:
         print(f"compose-test: {error}", file=sys.stderr)

@@ -12,14 +12,16 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 import grpc
 
+from holdfast.chaos.keeper import Keeper
 from holdfast.errors import DeadlineExceededError, InternalError
 from holdfast.v1 import cluster_pb2
 
@@ -32,7 +34,15 @@ _DIGEST = "/holdfast.v1.Cluster/GetDigest"
 class BrokerProcess:
     """One broker: `holdfast serve` with its settings in the environment."""
 
-    def __init__(self, node_id: str, data_dir: Path, client: str, peer: str, env: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        node_id: str,
+        data_dir: Path,
+        client: str,
+        peer: str,
+        env: Mapping[str, str],
+        changed: Callable[[], None],
+    ) -> None:
         self.node_id = node_id
         self.data_dir = data_dir
         self.client_address = client
@@ -43,6 +53,8 @@ class BrokerProcess:
         #: Goes before the command line, such as ``ip netns exec NAME``; must end by running it in its place.
         self.prefix: list[str] = []
         self._process: subprocess.Popen[bytes] | None = None
+        #: Called when a process has been started or has ended.
+        self._changed = changed
 
     @property
     def pid(self) -> int:
@@ -68,6 +80,7 @@ class BrokerProcess:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # a Ctrl-C in the terminal is for us to handle
             )
+        self._changed()
 
     def kill(self) -> None:
         """SIGKILL, as a crash of the process."""
@@ -112,7 +125,9 @@ class BrokerProcess:
         if self._process is None:
             return 0
         try:
-            return self._process.wait(timeout)
+            status = self._process.wait(timeout)
+            self._changed()
+            return status
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait(10.0)
@@ -122,7 +137,10 @@ class BrokerProcess:
 
 
 class LocalCluster:
-    """``size`` brokers under ``directory``; a context manager that ends them all."""
+    """``size`` brokers under ``directory``; a context manager that ends them all.
+
+    They end with this process too, even when it is killed.
+    """
 
     def __init__(
         self,
@@ -137,6 +155,8 @@ class LocalCluster:
         members = ",".join(
             f"n{i + 1}=127.0.0.1:{ports[2 * i]}/127.0.0.1:{ports[2 * i + 1]}" for i in range(size)
         )
+        self._keeper = Keeper()
+        self._keeping = threading.Lock()
         self.brokers: dict[str, BrokerProcess] = {}
         for i in range(size):
             node_id = f"n{i + 1}"
@@ -150,7 +170,7 @@ class LocalCluster:
             }
             if size > 1:
                 env |= {"HOLDFAST_PEER_LISTEN": peer, "HOLDFAST_MEMBERS": members}
-            self.brokers[node_id] = BrokerProcess(node_id, directory / node_id, client, peer, env)
+            self.brokers[node_id] = BrokerProcess(node_id, directory / node_id, client, peer, env, self._keep)
 
     @property
     def endpoints(self) -> list[str]:
@@ -176,19 +196,30 @@ class LocalCluster:
         return self.wait_leader(timeout)
 
     def kill_all(self) -> None:
-        for broker in self.brokers.values():
-            broker.resume()
-            broker.kill()
+        try:
+            for broker in self.brokers.values():
+                broker.resume()
+                broker.kill()
+        finally:
+            with self._keeping:
+                self._keeper.close()
+
+    def _keep(self) -> None:
+        # Drills start and kill several brokers at once, each in a thread.
+        with self._keeping:
+            self._keeper.keep([broker.pid for broker in self.brokers.values() if broker.running])
 
     def wait_leader(self, timeout: float = 30.0, *, other_than: str | None = None) -> str:
         """The node id that a majority of the running brokers calls its leader.
 
         Raises:
             DeadlineExceededError: none within ``timeout`` seconds.
-            InternalError: a broker ended; its last log lines are in the message.
+            InternalError: no broker runs.
         """
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:
+            if not any(broker.running for broker in self.brokers.values()):
+                raise InternalError("no broker runs that could lead")
             named: dict[str, int] = {}
             for broker in self.brokers.values():
                 leader = self._leader_of(broker) if broker.running else None
@@ -206,10 +237,13 @@ class LocalCluster:
 
         Raises:
             DeadlineExceededError: it does not within ``timeout`` seconds.
+            InternalError: it has ended.
         """
         broker = self.brokers[node_id]
         deadline = time.monotonic() + timeout
         while not self._leader_of(broker):
+            if not broker.running:
+                raise InternalError(f"{node_id} does not run\n{broker.log_tail()}")
             if time.monotonic() > deadline:
                 raise DeadlineExceededError(f"{node_id} does not serve\n{broker.log_tail()}")
             time.sleep(0.02)

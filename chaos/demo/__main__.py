@@ -22,6 +22,7 @@ import holdfast
 from holdfast.chaos.demo import flights
 from holdfast.chaos.demo.display import Display
 from holdfast.chaos.demo.verify import Place, Replayed, Verdict
+from holdfast.chaos.keeper import unwinding
 from holdfast.chaos.processes import LocalCluster
 
 TOPIC = "departures"
@@ -173,7 +174,7 @@ def main() -> int:
         "--data", type=Path, help="where brokers keep their data (default: a temporary folder)"
     )
     arguments = parser.parse_args()
-    with Display("Holdfast: a year of departures, three brokers, one kill -9") as display:
+    with unwinding(), Display("Holdfast: a year of departures, three brokers, one kill -9") as display:
         display.step("reading the flights table")
         departures = flights.load()[: arguments.records]
         with tempfile.TemporaryDirectory(prefix="holdfast-demo-") as scratch:

@@ -2,7 +2,7 @@
 
 Progress goes to stderr, one result line a drill to stdout, an HTML report into
 the report directory. Exit status: 0, 1 when a promise was broken, 2 when it
-could not be run as asked.
+could not be run as asked, 130 when it was interrupted (Ctrl-C, SIGTERM).
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from holdfast.chaos.drills.report import render
 from holdfast.chaos.drills.scene import Drill
 from holdfast.chaos.drills.stage import EndedTarget, Outcome, perform
 from holdfast.chaos.drills.target import LocalTarget
+from holdfast.chaos.keeper import INTERRUPTED, unwinding
 from holdfast.chaos.net.choose import FORCE
 from holdfast.errors import HoldfastError
 
@@ -44,7 +45,12 @@ def main(arguments: list[str] | None = None) -> int:
     if options.target == "compose" and (missing := compose.missing()):
         print(f"drills: {missing}", file=sys.stderr)
         return 2
-    return run(names, options)
+    try:
+        with unwinding():
+            return run(names, options)
+    except KeyboardInterrupt:
+        print("drills: interrupted; nothing is left behind", file=sys.stderr)
+        return INTERRUPTED
 
 
 def run(names: list[str], options: argparse.Namespace) -> int:

@@ -38,7 +38,12 @@ class NetworkDrill(Drill):
             self.net = containers.ContainerNet(target.nodes, target.pid)
             yield
             return
-        net = await asyncio.to_thread(choose, target.nodes, delays=self.delays)
+        making = asyncio.create_task(asyncio.to_thread(choose, target.nodes, delays=self.delays))
+        try:
+            net = await asyncio.shield(making)
+        except asyncio.CancelledError:
+            (await making).close()
+            raise
         self.net = net
         try:
             for node, place in net.places.items():

@@ -19,6 +19,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from holdfast.chaos.keeper import INTERRUPTED, unwinding
 from holdfast.chaos.processes import LocalCluster
 from holdfast.chaos.soak import plot, probe
 from holdfast.chaos.soak.load import RECORD_BYTES, Load
@@ -232,11 +233,16 @@ def main() -> int:
     parser.add_argument("--reports", type=Path, default=REPORTS, help="where the plots go")
     arguments = parser.parse_args()
     records_per_s = max(1, round(arguments.mb_per_s * 1e6 / RECORD_BYTES))
-    with (
-        tempfile.TemporaryDirectory(prefix="holdfast-soak-") as scratch,
-        LocalCluster(arguments.data or Path(scratch), settings=SETTINGS) as cluster,
-    ):
-        soak = asyncio.run(_run(cluster, arguments.minutes, records_per_s))
+    try:
+        with (
+            unwinding(),
+            tempfile.TemporaryDirectory(prefix="holdfast-soak-") as scratch,
+            LocalCluster(arguments.data or Path(scratch), settings=SETTINGS) as cluster,
+        ):
+            soak = asyncio.run(_run(cluster, arguments.minutes, records_per_s))
+    except KeyboardInterrupt:
+        _say("interrupted")
+        return INTERRUPTED
     line, notes, well = verdict(soak)
     arguments.reports.mkdir(parents=True, exist_ok=True)
     report = arguments.reports / "soak.html"
