@@ -428,6 +428,7 @@ class LmdbStore:
         self._ahead = ahead_bytes
         self._reserved_to = 0
         self._removers: list[threading.Thread] = []
+        self._removing = threading.Lock()
         self._reserve_ahead()
 
     @property
@@ -499,7 +500,9 @@ class LmdbStore:
             return
         self._closed = True
         self._side.abort()
-        for remover in self._removers:
+        with self._removing:
+            removers = list(self._removers)
+        for remover in removers:
             remover.join()
         self._side.environment.retire(self._housing.closed)
 
@@ -568,11 +571,12 @@ class LmdbStore:
 
     def _remove_later(self, path: Path) -> None:
         # Unlinking gigabytes takes a while, and the last reader may have been
-        # on the event loop.
-        self._removers = [t for t in self._removers if t.is_alive()]
-        remover = threading.Thread(target=self._housing.remove, args=(path,), daemon=True)
-        self._removers.append(remover)
-        remover.start()
+        # on the event loop. The last readers of two environments may leave at once.
+        with self._removing:
+            self._removers = [t for t in self._removers if t.is_alive()]
+            remover = threading.Thread(target=self._housing.remove, args=(path,), daemon=True)
+            remover.start()
+            self._removers.append(remover)
 
 
 class _StagedLmdb:

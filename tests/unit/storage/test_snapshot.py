@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 
 from holdfast.errors import ClosedError, StorageError, UnavailableError
 from holdfast.storage import groups, identity, journal, partitions, snapshot, topics
+from holdfast.storage.data_directory import DataDirectory
 from holdfast.storage.identity import open_store
 from holdfast.storage.lmdb_store import LmdbStore
 from holdfast.storage.memory_store import MemoryStore
@@ -306,6 +308,63 @@ def test_readers_finish_on_the_old_environment(tmp_path: Path) -> None:
     assert names == ["CURRENT", "LOCK", target.path.name]
     with pytest.raises(ClosedError):
         target.stage()
+
+
+def test_environments_left_at_once_are_all_removed_before_close_returns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last readers of two old environments go in one moment, on threads of their own."""
+    target = open_store(tmp_path / "n2", "c", "n2", 64 * MIB, map_size=64 * MIB)
+    leave = threading.Event()
+
+    def read(entered: threading.Event) -> None:
+        with target.read():
+            entered.set()
+            leave.wait(60)
+
+    readers = []
+    for round_ in range(2):
+        entered = threading.Event()
+        readers.append(threading.Thread(target=read, args=(entered,)))
+        readers[-1].start()
+        assert entered.wait(60)
+        source = MemoryStore()
+        fill(source, entries=6 + round_)
+        importer = Importer(target)
+        importer.feed(b"".join(exported(source)))
+        importer.install()
+
+    meeting, started, joined = threading.Barrier(2), [], []
+    all_started = threading.Event()
+
+    class Remover(threading.Thread):
+        def start(self) -> None:
+            with suppress(threading.BrokenBarrierError):
+                meeting.wait(0.2)  # the other gets as far as this, if it can
+            super().start()
+            started.append(self)
+            if len(started) == 2:
+                all_started.set()
+
+        def join(self, timeout: float | None = None) -> None:
+            joined.append(self)
+            super().join(timeout)
+
+    remove = DataDirectory.remove
+
+    def remove_later(self: DataDirectory, path: Path) -> None:
+        all_started.wait(60)
+        remove(self, path)
+
+    monkeypatch.setattr("holdfast.storage.lmdb_store.threading.Thread", Remover)
+    monkeypatch.setattr(DataDirectory, "remove", remove_later)
+    leave.set()
+    for reader in readers:
+        reader.join()
+    target.close()
+    assert len(started) == 2
+    assert set(joined) == set(started)
+    assert sorted(p.name for p in (tmp_path / "n2").iterdir()) == ["CURRENT", "LOCK", target.path.name]
 
 
 def test_a_store_without_a_data_directory_cannot_stage(tmp_path: Path) -> None:
