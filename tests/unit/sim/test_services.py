@@ -15,7 +15,7 @@ from holdfast.chaos.sim.cluster import SimCluster
 from holdfast.chaos.sim.loop import Loops, Spinning
 from holdfast.chaos.sim.services import ClientProcess, Front, address_of
 from holdfast.chaos.sim.workloads import Workloads
-from holdfast.chaos.sim.world import World
+from holdfast.chaos.sim.world import TICKS, World
 from holdfast.client.options import ClientOptions
 from holdfast.cluster.state.machine import StateMachine
 from holdfast.errors import DeadlineExceededError, UnavailableError
@@ -68,7 +68,7 @@ def test_timers_run_in_order_and_only_when_due() -> None:
         world.run_due()
         loops.run_ready()
     assert seen == ["now", "soon", "late"]
-    assert world.now == 1000.2
+    assert 1000.2 <= world.now < 1000.2 + 1 / TICKS
 
 
 def test_running_in_circles_is_an_error() -> None:
@@ -222,7 +222,9 @@ def test_one_seed_gives_one_history() -> None:
     first, history = _history(5)
     second, _ = _history(5)
     assert first == second
-    assert _history(6)[0] != first
-    kinds = {type(event) for event in history.events}
-    assert {Publish, Read, Delivered} <= kinds
+    other, more = _history(6)
+    assert other != first
+    # Not all clients are in every run.
+    events = history.events + more.events
+    assert {Publish, Read, Delivered} <= {type(event) for event in events}
     assert any(isinstance(event, Publish) and event.outcome is Outcome.OK for event in history.events)
