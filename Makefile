@@ -46,8 +46,8 @@ proto: $(READY) ## regenerate holdfast/v1 from proto/
 bench-smoke: $(READY) ## measure speed and memory (see benchmarks/README.md)
 	@$(BIN)/python benchmarks/smoke.py
 
-sim: $(READY) ## simulate clusters under seeded faults: SEEDS=n [SEED=s] [SABOTAGE=name] [JOBS=n]
-	@PYTHONHASHSEED=0 $(BIN)/python -m holdfast.chaos.sim --jobs $(JOBS) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(SEED),--seed $(SEED)) $(if $(SABOTAGE),--sabotage $(SABOTAGE)) $(SIM_ARGS)
+sim: $(READY) ## simulate clusters under seeded faults: SEEDS=n [SEED=s] [SABOTAGE=name] [PLAN=file]
+	@PYTHONHASHSEED=0 $(BIN)/python -m holdfast.chaos.sim --jobs $(JOBS) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(SEED),--seed $(SEED)) $(if $(PLAN),--plan $(PLAN)) $(if $(SABOTAGE),--sabotage $(SABOTAGE)) $(SIM_ARGS)
 
 DRILL_ARGS ?=
 DRILL = @$(BIN)/python -m holdfast.chaos.drills $(if $(REPEAT),--repeat $(REPEAT)) $(if $(SEED),--seed $(SEED)) \
