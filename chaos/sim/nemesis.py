@@ -16,6 +16,12 @@ from holdfast.v1 import peer_pb2
 
 #: Rows that rot: everything a node keeps.
 _ROTTING = tuple(Table)
+#: Seconds between two writes of the nemesis: each has an entry of its own.
+_WRITE_EVERY = 0.004
+#: What is sent now is there after so many seconds, and nothing that answers it.
+_ARRIVES = 0.0015
+#: Frames that "echo" delivers again at a time.
+_ECHOED = 20
 
 
 class Clients(Protocol):
@@ -34,6 +40,14 @@ class Clients(Protocol):
     def heal(self, node_id: str) -> None: ...
 
     def heal_all(self) -> None: ...
+
+    def write(self, node: SimNode) -> None:
+        """Ask a node for one small write."""
+        ...
+
+    def hush(self, quiet: bool) -> None:
+        """Nobody asks for anything, until told otherwise."""
+        ...
 
 
 class Nemesis:
@@ -65,8 +79,12 @@ class Nemesis:
         #: Nodes that may rightly halt: their disk failed, or they were fed what is damaged.
         self.excused: set[str] = set()
         self._tainting = ""
+        #: Faults of kind "echo" under way, and the terms of which appends have been seen since.
+        self._echoing = 0
+        self._echoed: dict[tuple[str, str], int] = {}
         self._restarts: dict[str, int] = {}
         cluster.network.taps.append(self._taint)
+        cluster.network.taps.append(self._repeat)
 
     def schedule(self) -> None:
         world = self._cluster.world
@@ -87,7 +105,9 @@ class Nemesis:
                 if a < b:
                     network.slow_down(a, b, None)
         self._tainting = ""
+        self._echoing = 0
         self._clients.heal_all()
+        self._clients.hush(False)
         for node in cluster.nodes.values():
             node.store.power = "on"
             node.store.failing = False
@@ -281,6 +301,122 @@ class Nemesis:
             )
         return _nothing
 
+    def _echo(self, fault: Fault, node: SimNode) -> Callable[[], None] | None:
+        """Elections in which half of the requests get lost, and whoever asks hears old answers too."""
+        self._echoing += 1
+
+        def undo() -> None:
+            self._echoing -= 1
+            self._echoed.clear()
+
+        return undo
+
+    def _repeat(self, sender: str, receiver: str, frame: peer_pb2.PeerFrame) -> peer_pb2.PeerFrame | None:
+        if not self._echoing:
+            return frame
+        kind = frame.WhichOneof("body")
+        if kind == "vote_request" and not frame.vote_request.pre_vote:
+            self._again(receiver, sender, "vote_reply")
+            if self._rng.random() < 0.5:
+                return None
+        elif kind == "vote_reply" and frame.vote_reply.granted and not frame.vote_reply.pre_vote:
+            self._again(sender, receiver, "vote_reply")
+        elif kind == "append" and self._echoed.get((sender, receiver), 0) < frame.term:
+            self._echoed[sender, receiver] = frame.term
+            self._again(receiver, sender, "append_reply")
+        return frame
+
+    def _again(self, sender: str, receiver: str, kind: str) -> None:
+        """The latest frames of a kind arrive once more: now, and after what is under way."""
+        network, world = self._cluster.network, self._cluster.world
+        for delay in (0.0, 0.002):
+            world.at(world.now + delay, lambda: network.echo(sender, receiver, kind, _ECHOED))
+
+    def _outrun(self, fault: Fault, node: SimNode) -> Callable[[], None] | None:
+        """A leader is cut off, the others go on without it, and it comes back before it has given up.
+
+        Of its last entries some have reached the others and were never confirmed to it;
+        the very last ones nobody else has. The others take a few more, or more than a
+        log is kept for.
+        """
+        cluster, network, own = self._cluster, self._cluster.network, node.node_id
+        others = [each for each in cluster.ids if each != own]
+        if not others or node is not cluster.leader():
+            return None
+        for each in others:
+            network.block(each, own)
+        self._writes(5, lambda: node)
+        self._later(0.03, lambda: network.partition([own], others, notice_after=None))
+        self._later(0.035, lambda: self._writes(3, lambda: node))
+        self._later(0.1, lambda: self._go_on_without(node, 8 if fault.amount < 0.5 else 40))
+        return network.heal_all
+
+    def _go_on_without(self, node: SimNode, writes: int) -> None:
+        """Let others write as soon as one of them leads, and then heal the network."""
+        leader = next(
+            (
+                each
+                for each in self._cluster.nodes.values()
+                if each is not node and each.engine is not None and each.engine.core.ready_to_read
+            ),
+            None,
+        )
+        if leader is None:
+            self._later(0.02, lambda: self._go_on_without(node, writes))
+            return
+        self._writes(writes, lambda: leader)
+        self._later(_WRITE_EVERY * (writes + 1), self._cluster.network.heal_all)
+
+    def _lost_handover(self, fault: Fault, node: SimNode) -> Callable[[], None] | None:
+        """The leader hands over, and the link to its successor falls silent before it hears of it."""
+        if node.engine is None or node.paused:
+            return None
+        network, own = self._cluster.network, node.node_id
+        successor = node.engine.core.transfer_leadership()
+        if successor is None:
+            return None
+        self._later(_ARRIVES, lambda: network.cut(own, successor, notice_after=None))
+        return lambda: network.heal(own, successor)
+
+    def _lull(self, fault: Fault, node: SimNode) -> Callable[[], None] | None:
+        """Nobody asks for anything; then a follower, whose log is as good as any, hears no leader."""
+        network = self._cluster.network
+        if len(self._cluster.ids) == 1:
+            return None
+        self._clients.hush(True)
+        cut: list[tuple[str, str]] = []
+
+        def separate() -> None:
+            leader = self._cluster.leader()
+            if leader is not None:
+                cut.append((leader.node_id, self._other(fault, leader).node_id))
+                network.cut(*cut[0], notice_after=None)
+
+        self._later(self._cluster.settings.election_max, separate)
+
+        def undo() -> None:
+            self._clients.hush(False)
+            for pair in cut:
+                network.heal(*pair)
+
+        return undo
+
+    def _later(self, delay: float, action: Callable[[], None]) -> None:
+        """A later step of a fault, unless all is calm by then."""
+        world = self._cluster.world
+        world.at(world.now + delay, lambda: None if self._over else action())
+
+    def _writes(self, count: int, target: Callable[[], SimNode | None]) -> None:
+        """So many small entries, one after the other."""
+
+        def write() -> None:
+            node = target()
+            if node is not None and node.engine is not None and not node.paused:
+                self._clients.write(node)
+
+        for number in range(count):
+            self._later(_WRITE_EVERY * number, write)
+
     def _client_cut(self, fault: Fault, node: SimNode) -> Callable[[], None] | None:
         self._clients.cut(node.node_id, silent=fault.amount < 0.5)
         return lambda: self._clients.heal(node.node_id)
@@ -294,6 +430,7 @@ class Nemesis:
         # Something to need a snapshot for.
         node.store.power = "cut_before"
         self._cluster.crash(node.node_id)
+        self._later(fault.span / 2, lambda: self._writes(40, self._cluster.leader))
 
         def undo() -> None:
             self._restart(node)

@@ -42,7 +42,7 @@ class _Link:
         blocked: nothing passes in this direction, and nobody notices.
         heard: a frame has arrived since the link came up.
         latency: seconds, uniform; None: as the network's.
-        kept: the latest frames that were sent, for ``SimNetwork.haunt``.
+        kept: the latest frames that were sent and their kinds, for ``haunt`` and ``echo``.
     """
 
     epoch: int = 0
@@ -52,7 +52,7 @@ class _Link:
     heard: bool = False
     last_arrival: float = 0.0
     latency: tuple[float, float] | None = None
-    kept: deque[bytes] = field(default_factory=lambda: deque(maxlen=_KEPT))
+    kept: deque[tuple[str, bytes]] = field(default_factory=lambda: deque(maxlen=_KEPT))
 
 
 class SimNetwork:
@@ -68,7 +68,7 @@ class SimNetwork:
         #: Bytes per second and direction; None: as fast as the latency.
         self.bandwidth: float | None = None
         self.taps: list[Tap] = []
-        #: Keep what was sent, so that ``haunt`` has something to deliver again.
+        #: Keep what was sent, so that ``haunt`` and ``echo`` have something to deliver again.
         self.keep_frames = False
         self.frames_sent = 0
         self.bytes_sent = 0
@@ -148,17 +148,24 @@ class SimNetwork:
         The real transport fences a connection that was replaced; the engine must not
         depend on it. Returns how many.
         """
+        kept = [data for _, data in self._links[sender, receiver].kept]
+        first = rng.randrange(len(kept)) if kept else 0
+        return self._deliver_again(sender, receiver, kept[first : first + frames])
+
+    def echo(self, sender: str, receiver: str, kind: str, frames: int) -> int:
+        """As ``haunt``, the latest frames of one kind. Returns how many."""
+        kept = [data for known, data in self._links[sender, receiver].kept if known == kind]
+        return self._deliver_again(sender, receiver, kept[-frames:])
+
+    def _deliver_again(self, sender: str, receiver: str, frames: Sequence[bytes]) -> int:
         link = self._links[sender, receiver]
         # The first frame of a link says whose it is; the handshake sees to that one.
         if not link.up or not link.heard or receiver not in self._transports:
             return 0
-        kept = list(link.kept)
-        first = rng.randrange(len(kept)) if kept else 0
-        ghosts = kept[first : first + frames]
-        for data in ghosts:
+        for data in frames:
             frame = peer_pb2.PeerFrame.FromString(data)
             self._transports[receiver].push(PeerMessage(sender, frame))
-        return len(ghosts)
+        return len(frames)
 
     def passes(self, sender: str, receiver: str) -> bool:
         """Whether frames get through in this direction."""
@@ -243,8 +250,8 @@ class SimNetwork:
         data = carried.SerializeToString()
         self.frames_sent += 1
         self.bytes_sent += len(data)
-        if self.keep_frames and carried.WhichOneof("body") in _GHOSTLY:
-            link.kept.append(data)
+        if self.keep_frames and (kind := carried.WhichOneof("body")) in _GHOSTLY:
+            link.kept.append((kind, data))
         low, high = link.latency or self.latency
         start = max(when, link.last_arrival - high) if self.bandwidth else when
         arrival = start + low + (high - low) * rng.random()

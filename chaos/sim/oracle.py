@@ -107,6 +107,8 @@ class Oracle:
             self.consensus.jumped(node.node_id, event.last_index)
             self._note("snapshot", f"{node.node_id} installed, up to {event.last_index}")
             self._jumped[node.node_id] = event.last_index
+        elif isinstance(event, events.SnapshotSent):
+            self._taken_for_installed(node, event.peer_id, event.last_index)
         elif isinstance(event, events.LogTruncated):
             self._note("truncated", f"{node.node_id} from {event.from_index} of {event.last_index}")
         elif isinstance(event, events.EngineFailed):
@@ -174,6 +176,22 @@ class Oracle:
         self.consensus.committed(
             node.node_id, index, term, self._cluster.world.now, holders, len(self._cluster.ids)
         )
+
+    def _taken_for_installed(self, leader: SimNode, follower: str, index: int) -> None:
+        """A snapshot counts as installed when it is on the follower's disk, not when it was sent."""
+        target = self._cluster.nodes[follower]
+        if target.wiped:
+            return  # what it had is gone, or on its way
+        try:
+            meta = journal.read_meta(target.store.durable_view())
+        except StorageError:
+            return  # damaged on purpose
+        if meta.base_index < index and meta.last_index < index:
+            self._violate(
+                "snapshot-not-there",
+                f"{leader.node_id} takes {follower} to have everything up to {index} by a snapshot, and"
+                f" its log ends at {meta.last_index}",
+            )
 
     def _stands(self, node: SimNode, term: int) -> None:
         """A node that has been cut off from a majority asks nobody to vote: it cannot win."""

@@ -40,16 +40,29 @@ KINDS: dict[str, float] = {
     "client_cut": 1.5,  # clients do not reach a node
     "foreign": 0.5,  # entries of a kind nobody knows
     "bad_snapshot": 0.5,  # a snapshot that is damaged and has the right checksum
+    "echo": 0.5,  # in elections requests get lost, and answers come again, old ones too
+    "outrun": 0.5,  # a leader comes back that knows less of its own log than the others
+    "lost_handover": 0.5,  # the leader hands over, and does not hear of it
+    "lull": 0.3,  # nothing is asked, and a follower does not hear the leader
 }
+
+#: Kinds that are made of several steps: no shorter than this, seconds.
+_LONG: dict[str, float] = {"echo": 1.0, "outrun": 2.5, "lost_handover": 1.6, "lull": 2.6}
 
 
 @dataclass(frozen=True, slots=True)
 class Theme:
-    """Kinds that are dangerous together, and where."""
+    """Kinds that are dangerous together, and where.
+
+    Attributes:
+        settings: indexes into ``SETTINGS``; none: any.
+        pace: seconds between two faults, where each needs time; 0: as drawn.
+    """
 
     kinds: tuple[str, ...]
     settings: tuple[int, ...] = ()
     nodes: int = 3
+    pace: float = 0.0
 
 
 #: Some runs are about one of these: chance alone rarely brings the parts together.
@@ -57,15 +70,20 @@ THEMES: tuple[Theme, ...] = (
     Theme(("duplicate", "crash", "transfer", "isolate"), nodes=5),  # votes counted twice
     Theme(("wipe", "ghosts", "crash"), (1, 3)),  # answers of a run before this one
     Theme(("ghosts", "isolate", "transfer", "slow_net"), nodes=5),  # answers of an older term
-    Theme(("bad_snapshot", "crash", "wipe"), (7, 8)),
+    Theme(("bad_snapshot",), (7, 8), pace=2.0),
     Theme(("wipe", "crash", "isolate", "power"), (7, 8)),
-    Theme(("isolate", "pause", "one_way"), (7, 8)),  # a leader that comes back below the log's base
+    Theme(("outrun",), (7, 8), pace=2.0),  # a leader that comes back below the log's base
+    Theme(("outrun", "transfer"), (2, 3), pace=2.0),  # ...and above it, to short appends
     Theme(("duplicate", "ghosts", "reconnect", "wipe"), (7, 8)),  # snapshots spliced
     Theme(("rot", "torn", "crash")),
     Theme(("cut", "one_way", "transfer")),  # bridges
+    Theme(("lost_handover",), pace=2.0),
+    Theme(("lull",), pace=2.5),
+    Theme(("echo", "transfer", "crash", "isolate")),  # votes of older terms
+    Theme(("echo", "transfer", "isolate"), nodes=5),  # votes counted twice
     Theme(("power_all", "slow_disk", "power")),
 )
-_THEMED = 0.35
+_THEMED = 0.4
 
 #: Kinds that make sense where there is one node only.
 _ALONE = (
@@ -176,6 +194,7 @@ def make_plan(seed: int, *, kinds: tuple[str, ...] = (), nodes: int = 0, setting
     choice = rng.randrange(len(SETTINGS))
     pool = list(kinds or (KINDS if count > 1 else _ALONE))
     swarm = rng.sample(pool, min(len(pool), rng.randrange(2, 9)))
+    theme = None
     if not kinds and not nodes and rng.random() < _THEMED:
         theme = rng.choice(THEMES)
         count, swarm = theme.nodes, list(theme.kinds)
@@ -184,6 +203,8 @@ def make_plan(seed: int, *, kinds: tuple[str, ...] = (), nodes: int = 0, setting
     weights = [KINDS[kind] for kind in swarm]
     storm = 4.0 + 5.0 * rng.random()
     pace = rng.choice((0.15, 0.3, 0.3, 0.6, 1.0))
+    if theme is not None and theme.pace:
+        pace = theme.pace
     at = 0.2
     faults: list[Fault] = []
     while True:
@@ -193,6 +214,7 @@ def make_plan(seed: int, *, kinds: tuple[str, ...] = (), nodes: int = 0, setting
         kind = rng.choices(swarm, weights)[0]
         target = "leader" if rng.random() < 0.55 else rng.choice(ids)
         span = rng.choice((0.003, 0.05, 0.3, 1.0, 2.5)) * (0.3 + rng.random())
+        span = max(span, _LONG.get(kind, 0.0))
         faults.append(
             Fault(round(at, 4), kind, target, rng.choice(ids), round(span, 4), round(rng.random(), 3))
         )

@@ -50,6 +50,8 @@ class Prober:
         self._rng = cluster.world.stream("prober")
         self._acked = 0
         self.stopped = False
+        #: Ask nothing for the moment.
+        self.silent = False
 
     def start(self) -> None:
         self._again()
@@ -70,14 +72,15 @@ class Prober:
 
     def _ask(self) -> None:
         nodes = [node for node in self._cluster.nodes.values() if node.engine is not None and not node.paused]
-        if nodes:
-            self._write(self._rng.choice(nodes))
+        if nodes and not self.silent:
+            self.write(self._rng.choice(nodes))
             leading = [node for node in nodes if node.engine is not None and node.engine.core.leading]
             for node in leading or nodes[:1]:
                 self._read(node)
         self._again()
 
-    def _write(self, node: SimNode) -> None:
+    def write(self, node: SimNode) -> None:
+        """Ask a node for one small entry of the log."""
         assert node.engine is not None
         try:
             node.engine.propose(_WRITE, Probe(self, node, None), node.clock.monotonic() + _TIMEOUT_S)

@@ -61,8 +61,9 @@ class Outcome:
 class _Clients:
     """What the nemesis does to the links between clients and nodes."""
 
-    def __init__(self, front: Front, names: list[str]) -> None:
+    def __init__(self, front: Front, prober: Prober, names: list[str]) -> None:
         self._front = front
+        self._prober = prober
         self._names = names
 
     def cut(self, node_id: str, *, silent: bool) -> None:
@@ -82,6 +83,17 @@ class _Clients:
     def resume(self, node_id: str) -> None:
         self._front.resume(node_id)
 
+    def write(self, node: SimNode) -> None:
+        self._prober.write(node)
+
+    def hush(self, quiet: bool) -> None:
+        self._prober.silent = quiet
+        for node_id in self._front.cluster.ids:
+            if quiet:
+                self.cut(node_id, silent=True)
+            else:
+                self.heal(node_id)
+
 
 class Run:
     """A run under way."""
@@ -96,7 +108,7 @@ class Run:
             machine=StateMachine,
             start=False,
         )
-        cluster.network.keep_frames = any(fault.kind == "ghosts" for fault in plan.faults)
+        cluster.network.keep_frames = any(fault.kind in ("ghosts", "echo") for fault in plan.faults)
         self.history = History()
         self.timeline = Timeline(lambda: cluster.world.now)
         self.oracle = Oracle(cluster, self.history, self.timeline.note)
@@ -105,7 +117,11 @@ class Run:
         self.workloads = Workloads(self.front, self.history)
         self.prober = Prober(cluster, self._violate)
         self.nemesis = Nemesis(
-            cluster, plan, _Clients(self.front, self.workloads.names), self._fault, self.oracle.disturbed
+            cluster,
+            plan,
+            _Clients(self.front, self.prober, self.workloads.names),
+            self._fault,
+            self.oracle.disturbed,
         )
         cluster.watch = self
 
@@ -145,6 +161,10 @@ class Run:
         self.prober.start()
         self.nemesis.schedule()
         cluster.run_for(self.plan.storm)
+        if self.violations or self.oracle.all_violations():
+            # Nodes that have diverged may never come to rest.
+            self.violations += self.oracle.all_violations()
+            return
         self.nemesis.calm()
         self._come_to_rest()
         self.history.events.extend(read_replicas(cluster))
