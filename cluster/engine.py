@@ -253,7 +253,7 @@ class Engine:
         clock = self._clock.monotonic
         core, requests = self.core, self._requests
         now = clock()
-        wait = min(timeout, self.next_wakeup(now) - now)
+        wait = min(timeout, self.next_wakeup(now) - now) if timeout > 0 else 0.0
         self._again = False
         if wait > 0:
             self._idle = True

@@ -107,6 +107,7 @@ class RaftCore(Following, Leading, Voting, Applying):
         self.entry_apply_s = 0.0
         self._votes: set[tuple[int, str]] = set()
         self._heard_leader_at = float("-inf")
+        self._leader_silent = False
         self._commit_floor = 0
         self._announced_leader: str | None = None
         self._transfer_asked = False
@@ -247,7 +248,7 @@ class RaftCore(Following, Leading, Voting, Applying):
         self._SyncObj__connectedNodes.discard(follower.node)
         self.snapshots.link_lost(follower)
         self.host.link_lost(event.node_id)
-        if event.refused and event.node_id == self.leader_id and not self.leading:
+        if event.refused and event.node_id == self.last_leader_id and not self.leading:
             # A broken connection is news: no need to wait for silence.
             settings = self.settings
             delay = settings.broken_link_min

@@ -78,6 +78,7 @@ class Following(RaftState):
         if term == current and self._SyncObj__raftState == LEADER:
             raise LogConflictError(f"{follower.node_id} leads in term {term}, as this node does")
         self._heard_leader_at = now
+        self._leader_silent = False
         self.pre_vote.clear()
         return True
 
@@ -94,10 +95,11 @@ class Following(RaftState):
             if not follower.joining:
                 self.answered(follower, 0, now)
             return
-        leads = node_id == self.leader_id and self._SyncObj__raftState == FOLLOWER
+        leads = node_id == self.last_leader_id and self._SyncObj__raftState == FOLLOWER
         if not leads or now - self._heard_leader_at < self.settings.heartbeat:
             return
         self._heard_leader_at = now
+        self._leader_silent = False
         self.pre_vote.clear()
         self.note_leader(follower, self._SyncObj__raftCurrentTerm)
         reply = self.envelope.append_reply(

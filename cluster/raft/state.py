@@ -83,6 +83,8 @@ class RaftState(SyncObj):  # type: ignore[misc]  # pysyncobj has no types
     #: Of the entry applied last.
     entry_apply_s: float
     _heard_leader_at: float
+    #: The election deadline has passed since.
+    _leader_silent: bool
     #: The commit index at the beginning of the tick.
     _commit_floor: int
     _stock_receive: Callable[[Node, dict[str, Any]], None]
@@ -102,6 +104,13 @@ class RaftState(SyncObj):  # type: ignore[misc]  # pysyncobj has no types
 
     @property
     def leader_id(self) -> str | None:
+        """The leader; None while none is known, or it has been silent for an election timeout."""
+        leader = self.last_leader_id
+        return None if self._leader_silent and leader != self.node_id else leader
+
+    @property
+    def last_leader_id(self) -> str | None:
+        """The leader of this term, silent or not."""
         leader = self._SyncObj__raftLeader
         return None if leader is None else leader.id
 

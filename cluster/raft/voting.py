@@ -28,6 +28,7 @@ class Voting(RaftState):
 
     def _SyncObj__connectedToAnyone(self) -> bool:
         """PySyncObj asks this when its election deadline has passed: may it stand? (21)"""
+        self._leader_silent = True
         self._transfer_asked = self._SyncObj__transferInProgress
         if self.rejoin.joining:
             return False
@@ -47,7 +48,7 @@ class Voting(RaftState):
         return (len(self._SyncObj__connectedNodes) + 1) * 2 > len(self.followers) + 1
 
     def _ask_pre_votes(self, term: int, now: float) -> None:
-        leader = self.leader_id
+        leader = self.last_leader_id
         hurry = leader is None or (leader in self.followers and self.followers[leader].link_broken)
         self.pre_vote.start(term, now, hurry)
         if self.emit is not None:
@@ -69,7 +70,7 @@ class Voting(RaftState):
         """Stickiness: a live leader is known, so no other is needed."""
         if self._SyncObj__raftState == LEADER:
             return True
-        leader = self.leader_id
+        leader = self.last_leader_id
         if leader is None or now - self._heard_leader_at >= self.settings.election_min:
             return False
         follower = self.followers.get(leader)

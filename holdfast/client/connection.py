@@ -29,6 +29,10 @@ from holdfast.v1 import bus_pb2, cluster_pb2, topics_pb2
 #: Longest a single try of a call may take, so that one hung broker does not eat the deadline.
 _TRY_SECONDS = 4.0
 _PROBE_SECONDS = 0.5
+#: Between two questions who leads: a quarter of the time already waited, within these bounds, so that a short
+#: outage ends for the client when it ends, and a long one is not a storm of questions.
+_ASK_SECONDS = (0.02, 0.25)
+_ASK_SHARE = 0.25
 #: How long to insist on the leader itself before any broker that forwards will do.
 _INSIST_SECONDS = 1.0
 
@@ -169,7 +173,8 @@ class Connection:
         self._seeds = parse_endpoints(endpoints)
         self._options = options
         self._endpoints: dict[str, Endpoint] = {}
-        self._leader: Endpoint | None = None
+        #: When the search for a leader began that has not found one yet.
+        self._leaderless_since: float | None = None
         self._preferred: Endpoint | None = None
         self._term = 0
         self._closed = False
@@ -203,7 +208,8 @@ class Connection:
         for address in seeds:
             self._endpoint(address)
         try:
-            await self._first(self.endpoints, lambda _: True, self._options.connect_timeout)
+            began = asyncio.get_running_loop().time()
+            await self._first(self.endpoints, lambda _: True, self._options.connect_timeout, began)
         except DeadlineExceededError as error:
             await self.close()
             where = ", ".join(self._seeds)
@@ -292,21 +298,26 @@ class Connection:
         if not endpoints:
             raise ClosedError("the client is not connected")
         insist = min(_INSIST_SECONDS, timeout)
+        if self._leaderless_since is None:
+            self._leaderless_since = asyncio.get_running_loop().time()
+        since = self._leaderless_since
         try:
-            self._leader = await self._first(
-                endpoints, lambda status: self._leads(status) or self._unreachable(status), insist
+            leader = await self._first(
+                endpoints, lambda status: self._leads(status) or self._unreachable(status), insist, since
             )
         except DeadlineExceededError:
             # The leader may not be reachable from here, behind a proxy for instance.
             try:
-                self._leader = await self._first(
+                leader = await self._first(
                     self.endpoints,
                     lambda status: bool(status.leader_id) and status.term >= self._term,
                     timeout,
+                    since,
                 )
             except DeadlineExceededError as error:
                 raise NoLeaderError(error.message) from None
-        return self._leader
+        self._leaderless_since = None
+        return leader
 
     async def newer_leader(self, than: int) -> bool:
         """Whether a broker has been elected in a term after this one. One look at each."""
@@ -342,8 +353,13 @@ class Connection:
         endpoints: Sequence[Endpoint],
         wanted: Callable[[cluster_pb2.ClusterStatus], bool],
         timeout: float,
+        since: float,
     ) -> Endpoint:
-        """The first broker whose status is as wanted; all are asked over and over, at the same time."""
+        """The first broker whose status is as wanted; all are asked over and over, at the same time.
+
+        Args:
+            since: when the wait began, of which this may be a part.
+        """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout
         found: asyncio.Future[Endpoint] = loop.create_future()
@@ -351,7 +367,6 @@ class Connection:
         polls: list[asyncio.Task[None]] = []
 
         async def poll(endpoint: Endpoint) -> None:
-            backoff = Backoff(0.01, 0.05, self.effects.jitter)
             while not found.done():
                 try:
                     status = await endpoint.unary(
@@ -366,7 +381,8 @@ class Connection:
                         begin(learned)
                     if wanted(status) and not found.done():
                         found.set_result(endpoint)
-                await asyncio.sleep(backoff.delay())
+                pause = min(max(_ASK_SECONDS[0], _ASK_SHARE * (loop.time() - since)), _ASK_SECONDS[1])
+                await asyncio.sleep(pause * (0.5 + self.effects.jitter() / 2))
 
         def begin(endpoint: Endpoint) -> None:
             task = loop.create_task(poll(endpoint))

@@ -110,7 +110,7 @@ async def test_no_broker_at_all() -> None:
 
 
 async def test_the_delivery_timeout_ends_with_a_reason() -> None:
-    async with FakeCluster(1) as cluster, holdfast.connect(cluster.endpoints, delivery_timeout=0.4) as bus:
+    async with FakeCluster(1) as cluster, holdfast.connect(cluster.endpoints, delivery_timeout=1.5) as bus:
         await bus.create_topic("t")
         await bus.publish("t", b"0")
         cluster.faults.extend(["overloaded"] * 1000)

@@ -66,6 +66,22 @@ def test_follower_that_lost_only_its_link_to_the_leader_does_not_disturb() -> No
     sim.settle()
 
 
+def test_a_silent_leader_is_not_named_until_it_is_heard_again() -> None:
+    sim = SimCluster(3, seed=6)
+    leader = sim.elect()
+    alone, other = sim.followers()
+    assert alone.engine is not None
+    assert other.engine is not None
+    sim.network.cut(leader.node_id, alone.node_id)
+    sim.run_for(3.0)
+    assert alone.engine.status().leader_id is None
+    assert other.engine.status().leader_id == leader.node_id
+    sim.network.heal(leader.node_id, alone.node_id)
+    sim.run_for(1.0)
+    assert sim.leader() is leader
+    assert alone.engine.status().leader_id == leader.node_id
+
+
 def test_isolated_leader_steps_down() -> None:
     sim = SimCluster(3, seed=5)
     leader = sim.elect()
