@@ -17,7 +17,7 @@ from holdfast.v1 import log_pb2
 
 #: An operation that is acknowledged and changes nothing.
 _WRITE = encode_op(log_pb2.Op(commit_offsets=log_pb2.CommitOffsetsOp(group="probe")))
-_EVERY_S = 0.25
+_EVERY_S = 0.4
 _TIMEOUT_S = 2.0
 
 
