@@ -364,8 +364,13 @@ class Nemesis:
         if leader is None:
             self._later(0.02, lambda: self._go_on_without(node, writes))
             return
+
+        def heal() -> None:
+            self._cluster.network.heal_all()
+            self._disturbed()
+
         self._writes(writes, lambda: leader)
-        self._later(_WRITE_EVERY * (writes + 1), self._cluster.network.heal_all)
+        self._later(_WRITE_EVERY * (writes + 1), heal)
 
     def _lost_handover(self, fault: Fault, node: SimNode) -> Callable[[], None] | None:
         """The leader hands over, and the link to its successor falls silent before it hears of it."""

@@ -172,6 +172,10 @@ class SimNetwork:
         link = self._links[sender, receiver]
         return link.up and not link.silent and not link.blocked
 
+    def connection(self, sender: str, receiver: str) -> int:
+        """Which of the connections that these two have had is the present one."""
+        return self._links[sender, receiver].epoch
+
     @property
     def troubled(self) -> bool:
         """Frames are lost, late or doubled at random somewhere."""

@@ -29,6 +29,8 @@ _TRACE = struct.Struct(">dQQQQ")
 _TOLD_WITHIN = 0.5
 #: A node that reaches no majority for this long has no business raising its term, seconds.
 _ALONE_FOR = 0.5
+#: What was under way when the network was last changed has arrived after so many seconds.
+_REFUSALS_ARRIVE = 0.5
 
 
 class Oracle:
@@ -53,6 +55,8 @@ class Oracle:
         self._heard: dict[tuple[str, str], float] = {}
         #: Deposed leader -> (term, told since, by whom).
         self._stale: dict[str, tuple[int, float, str]] = {}
+        #: Leader, follower -> (term, connection, highest log index sent).
+        self._shipped: dict[tuple[str, str], tuple[int, int, int]] = {}
         self._disturbed = 0.0
         cluster.network.taps.append(self._frame)
 
@@ -214,9 +218,36 @@ class Oracle:
         kind = frame.WhichOneof("body")
         if kind == "append":
             self._append_sent(sender, receiver, frame.term)
+            if frame.append.entries:
+                self._entries_sent(sender, receiver, frame)
+        elif kind == "snapshot_reply" or (kind == "append_reply" and not frame.append_reply.success):
+            # A refusal, or a snapshot that is there: the leader begins anew somewhere.
+            self._shipped.pop((receiver, sender), None)
         elif kind == "vote_reply" and frame.vote_reply.granted and not frame.vote_reply.pre_vote:
             self._vote_sent(sender, receiver, frame.vote_reply.term)
         return frame
+
+    def _entries_sent(self, sender: str, receiver: str, frame: peer_pb2.PeerFrame) -> None:
+        """An entry goes over a connection once, unless the follower has refused something."""
+        network = self._cluster.network
+        if (
+            network.keep_frames
+            or network.troubled
+            or self._cluster.world.now - self._disturbed < _REFUSALS_ARRIVE
+        ):
+            # A refusal that nobody sends now may arrive.
+            self._shipped.pop((sender, receiver), None)
+            return
+        connection = network.connection(sender, receiver)
+        first, last = frame.append.entries[0].index, frame.append.entries[-1].index
+        term, known, highest = self._shipped.get((sender, receiver), (0, 0, 0))
+        if (term, known) == (frame.term, connection) and first <= highest:
+            self._violate(
+                "sent-again",
+                f"{sender} sends {receiver} the entries from {first} again, of which it has sent those up to"
+                f" {highest} over this connection",
+            )
+        self._shipped[sender, receiver] = (frame.term, connection, last)
 
     def _append_sent(self, sender: str, receiver: str, term: int) -> None:
         cluster = self._cluster
