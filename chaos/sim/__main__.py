@@ -158,7 +158,14 @@ def _explain(plan: Plan, outcome: Outcome, sabotage: Sabotage, *, shrinking: boo
 def _commit() -> str:
     try:
         found = subprocess.run(
-            ["git", "-C", str(Path(__file__).resolve().parent), "describe", "--always", "--dirty=, changed"],
+            [
+                "git",
+                "-C",
+                str(Path(__file__).resolve().parent),
+                "describe",
+                "--always",
+                "--dirty= with changes",
+            ],
             capture_output=True,
             text=True,
             check=True,

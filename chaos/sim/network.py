@@ -178,9 +178,10 @@ class SimNetwork:
 
     @property
     def troubled(self) -> bool:
-        """Frames are lost, late or doubled at random somewhere."""
+        """Frames are lost, late or doubled at random somewhere, or wait behind one that is still late."""
+        soon = self.world.now + self.latency[1]
         return bool(self.loss or self.duplicate or self.bandwidth) or any(
-            link.latency is not None for link in self._links.values()
+            link.latency is not None or link.last_arrival > soon for link in self._links.values()
         )
 
     def heal(self, a: str, b: str) -> None:
