@@ -11,7 +11,7 @@ import pytest
 
 @pytest.fixture(autouse=True)
 def runs() -> Iterator[None]:
-    """What simulated brokers log is of no interest; and garbage, which a run leaves for later, is collected."""
+    """What simulated brokers log is of no interest; garbage, which a run leaves for later, is collected."""
     logging.disable(logging.CRITICAL)
     yield
     logging.disable(logging.NOTSET)
