@@ -29,8 +29,10 @@ _TRACE = struct.Struct(">dQQQQ")
 _TOLD_WITHIN = 0.5
 #: A node that reaches no majority for this long has no business raising its term, seconds.
 _ALONE_FOR = 0.5
-#: What was under way when the network was last changed has arrived after so many seconds.
-_REFUSALS_ARRIVE = 0.5
+#: What was under way when the network was last changed has arrived after so many seconds...
+_UNDER_WAY = 0.5
+#: ...and a refusal has been looked at, though both ends wait for their disks.
+_REFUSAL_IN_MIND = 4.0
 
 
 class Oracle:
@@ -55,8 +57,10 @@ class Oracle:
         self._heard: dict[tuple[str, str], float] = {}
         #: Deposed leader -> (term, told since, by whom).
         self._stale: dict[str, tuple[int, float, str]] = {}
-        #: Leader, follower -> (term, connection, highest log index sent).
-        self._shipped: dict[tuple[str, str], tuple[int, int, int]] = {}
+        #: Leader, follower -> term and connection, highest log index sent, how often not in order.
+        self._shipped: dict[tuple[str, str], tuple[tuple[int, int], int, int]] = {}
+        #: Leader, follower -> when the follower refused something last.
+        self._refused: dict[tuple[str, str], float] = {}
         self._disturbed = 0.0
         cluster.network.taps.append(self._frame)
 
@@ -222,32 +226,41 @@ class Oracle:
                 self._entries_sent(sender, receiver, frame)
         elif kind == "snapshot_reply" or (kind == "append_reply" and not frame.append_reply.success):
             # A refusal, or a snapshot that is there: the leader begins anew somewhere.
-            self._shipped.pop((receiver, sender), None)
+            self._refused[receiver, sender] = self._cluster.world.now
         elif kind == "vote_reply" and frame.vote_reply.granted and not frame.vote_reply.pre_vote:
             self._vote_sent(sender, receiver, frame.vote_reply.term)
         return frame
 
     def _entries_sent(self, sender: str, receiver: str, frame: peer_pb2.PeerFrame) -> None:
-        """An entry goes over a connection once, unless the follower has refused something."""
+        """Entries go over a connection once, unless the follower has refused something.
+
+        But for the first ones: whether they join its log has to be known before more is sent.
+        """
         network = self._cluster.network
+        now = self._cluster.world.now
         if (
             network.keep_frames
             or network.troubled
-            or self._cluster.world.now - self._disturbed < _REFUSALS_ARRIVE
+            or now - self._disturbed < _UNDER_WAY
+            or now - self._refused.get((sender, receiver), 0.0) < _REFUSAL_IN_MIND
         ):
-            # A refusal that nobody sends now may arrive.
+            # A refusal may arrive, of something sent before.
             self._shipped.pop((sender, receiver), None)
             return
-        connection = network.connection(sender, receiver)
+        place = (frame.term, network.connection(sender, receiver))
         first, last = frame.append.entries[0].index, frame.append.entries[-1].index
-        term, known, highest = self._shipped.get((sender, receiver), (0, 0, 0))
-        if (term, known) == (frame.term, connection) and first <= highest:
-            self._violate(
-                "sent-again",
-                f"{sender} sends {receiver} the entries from {first} again, of which it has sent those up to"
-                f" {highest} over this connection",
-            )
-        self._shipped[sender, receiver] = (frame.term, connection, last)
+        known, highest, again = self._shipped.get((sender, receiver), (place, 0, 0))
+        if known != place:
+            highest = again = 0
+        if first <= highest:
+            again += 1
+            if again > 1:
+                self._violate(
+                    "sent-again",
+                    f"{sender} sends {receiver} the entries from {first} again, of which it has sent those"
+                    f" up to {highest} over this connection",
+                )
+        self._shipped[sender, receiver] = (place, max(last, highest), again)
 
     def _append_sent(self, sender: str, receiver: str, term: int) -> None:
         cluster = self._cluster

@@ -13,13 +13,13 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from holdfast.chaos.sim.disk import SimStore
 from holdfast.cluster.delivery.group import Group
 from holdfast.cluster.delivery.members import Flow, Member
 from holdfast.cluster.raft.core import RaftCore
 from holdfast.cluster.raft.cures import ALL, Cures
-from holdfast.cluster.raft.journal import StoreJournal
 from holdfast.cluster.state import append as state_append
 from holdfast.cluster.state import machine as state_machine
 from holdfast.cluster.state.context import EntryContext
@@ -61,6 +61,12 @@ def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
             delattr(owner, name)
         else:
             setattr(owner, name, before)
+
+
+@contextmanager
+def _both(one: AbstractContextManager[None], two: AbstractContextManager[None]) -> Iterator[None]:
+    with one, two:
+        yield
 
 
 def _dedup_off() -> AbstractContextManager[None]:
@@ -152,14 +158,14 @@ def _lying_disk() -> AbstractContextManager[None]:
     return _replaced(SimStore, "commit", commit)
 
 
-def _applied_ahead() -> AbstractContextManager[None]:
-    """The applied index is not stored with the effects: after a restart entries run again."""
-    stock = StoreJournal.set_applied
+def _applied_apart() -> AbstractContextManager[None]:
+    """The applied index is not always stored with the effects: after a restart entries run again."""
+    stock = journal.set_applied
 
-    def set_applied(self: StoreJournal, index: int) -> None:
-        stock(self, index if index % 5 == 0 else index - index % 5)
+    def set_applied(w: Writer, index: int) -> None:
+        stock(w, max(index - index % 5, journal.read_meta(w).base_index))
 
-    return _replaced(StoreJournal, "set_applied", set_applied)
+    return _replaced(journal, "set_applied", set_applied)
 
 
 def _snapshot_without_producers() -> AbstractContextManager[None]:
@@ -168,18 +174,42 @@ def _snapshot_without_producers() -> AbstractContextManager[None]:
 
 
 def _late_fsync() -> AbstractContextManager[None]:
-    """A leader's fsync comes one turn late: then its own copy must not be counted at once."""
-    stock = RaftCore.commit_store
-    late: set[int] = set()
+    """A leader's fsync goes on while it turns: then its own copy must not be counted at once.
+
+    By itself this is no bug: the engine is told what is durable when it is.
+    """
+    #: Turns until the fsync is done, and the last log index that it covers.
+    under_way: WeakKeyDictionary[RaftCore, tuple[int, int]] = WeakKeyDictionary()
+    commit_stock, tick_stock = RaftCore.commit_store, RaftCore.tick
 
     def commit_store(self: RaftCore) -> None:
-        if self.leading and self.store.dirty and id(self) not in late:
-            late.add(id(self))
+        store, log = self.store, self.journal
+        assert isinstance(store, SimStore)
+        store._lose_unsynced = self.leading
+        if not self.leading:
+            store.sync()
+            under_way.pop(self, None)
+        if not (self.leading and store.dirty):
+            commit_stock(self)
             return
-        late.discard(id(self))
-        stock(self)
+        left, _ = under_way.get(self, (2, 0))
+        under_way[self] = (left, log.last_index)
+        log.before_commit()
+        store.commit()
+        log.needs_commit = False
 
-    return _replaced(RaftCore, "commit_store", commit_store)
+    def tick(self: RaftCore) -> None:
+        left, covered = under_way.get(self, (0, 0))
+        if covered and (left == 0 or not self.leading):
+            del under_way[self]
+            assert isinstance(self.store, SimStore)
+            self.store.sync()
+            self.journal.durable_index = min(covered, self.journal.last_index)
+        elif covered:
+            under_way[self] = (left - 1, covered)
+        tick_stock(self)
+
+    return _both(_replaced(RaftCore, "commit_store", commit_store), _replaced(RaftCore, "tick", tick))
 
 
 def _checksums_off() -> AbstractContextManager[None]:
@@ -213,7 +243,7 @@ _PLANTED = (
     Sabotage("local_reads", "reads ask no leader", planted=_local_reads),
     Sabotage("torn_commits", "a power cut leaves half a transaction", planted=_torn_commits),
     Sabotage("lying_disk", "fsync returns before the data is on the disk", planted=_lying_disk),
-    Sabotage("apply_twice", "the applied index is stored apart from its effects", planted=_applied_ahead),
+    Sabotage("apply_twice", "the applied index is stored apart from its effects", planted=_applied_apart),
     Sabotage("snapshot_forgets", "a snapshot leaves producers out", planted=_snapshot_without_producers),
     Sabotage("checksums_off", "stored rows are believed", planted=_checksums_off),
 )
