@@ -10,7 +10,9 @@ histories with seeks are not for this checker.
 
 from __future__ import annotations
 
-from holdfast.chaos.checker.history import Acked, Assigned, Committed, Delivered
+from collections import deque
+
+from holdfast.chaos.checker.history import Acked, Assigned, Committed, Delivered, Outcome
 from holdfast.chaos.checker.promises import Findings
 from holdfast.chaos.checker.view import GroupEvent, Log, View
 
@@ -21,7 +23,14 @@ def check(view: View, findings: Findings) -> None:
         cut = view.cut.get(topic)
         kept = events if cut is None else [event for event in events if event.at < cut]
         log = view.log((topic, partition)) if cut is None else Log()
-        _Flow(f"group {group} at {topic}/{partition}", log, findings).judge(kept)
+        reads = [
+            (read.ended, read.offset)
+            for read in view.offset_reads.get((group, topic, partition), ())
+            if read.outcome is Outcome.OK and read.offset is not None and read.ended is not None
+            if cut is None or read.ended < cut
+        ]
+        flow = _Flow(f"group {group} at {topic}/{partition}", log, findings, view, topic)
+        flow.judge(kept, reads)
 
 
 class Covered:
@@ -80,7 +89,9 @@ def _highest(confirmed: dict[int, int], generation: int) -> int:
 
 
 class _Flow:
-    def __init__(self, where: str, log: Log, findings: Findings) -> None:
+    def __init__(self, where: str, log: Log, findings: Findings, view: View, topic: str) -> None:
+        self._view = view
+        self._topic = topic
         self._where = where
         self._log = log
         self._findings = findings
@@ -91,13 +102,18 @@ class _Flow:
         self._base: int | None = None
         self._covered = Covered(0)
 
-    def judge(self, events: list[GroupEvent]) -> None:
+    def judge(self, events: list[GroupEvent], reads: list[tuple[float, int]]) -> None:
+        """``reads``: when the group's offset was read, and what it was."""
         events = sorted(events, key=lambda event: event.at)
         self._base = self._first_offset(events)
         begin = self._base if self._base is not None else 0
         # What retention has removed needs no acknowledgement.
         self._covered = Covered(max(begin, self._log.start))
+        asked = deque(sorted(reads))
         for event in events:
+            # Of one moment the acknowledgements come first.
+            while asked and asked[0][0] < event.at:
+                self._read(*asked.popleft())
             if isinstance(event, Delivered):
                 self._delivered(event)
             elif isinstance(event, Acked):
@@ -106,6 +122,17 @@ class _Flow:
                 self._assigned(event)
             else:
                 self._told_committed(event)
+        for at, offset in asked:
+            self._read(at, offset)
+
+    def _read(self, at: float, offset: int) -> None:
+        """A read may be late, never ahead; of a group that was given nothing, any offset may be the first."""
+        if self._base is not None and offset > self._covered.prefix:
+            self._findings.add(
+                "offset-ahead",
+                f"{self._where}: read {offset}; {self._covered.prefix} was not acknowledged",
+                at,
+            )
 
     @staticmethod
     def _first_offset(events: list[GroupEvent]) -> int | None:
@@ -162,6 +189,10 @@ class _Flow:
             self._findings.add(
                 "delivery-mismatch", f"{who} got {event.value!r} at offset {event.offset}; {wrong}", event.at
             )
+        elif not self._log.holds(event.offset):
+            fault = self._view.origin_fault(self._topic, event.value)
+            if fault is not None:
+                self._findings.add(fault[0], f"{who} got {event.value!r}: {fault[1]}", event.at)
         session = self._sessions.get(event.session)
         if session is None:
             self._findings.add(

@@ -44,24 +44,32 @@ def check(view: View, findings: Findings) -> None:
 def _partition(
     view: View, place: Place, reads: list[Read], known: list[tuple[float, int]], findings: Findings
 ) -> None:
-    # A topic that was deleted may have been another one when it was read: each read by itself, then.
-    gone = place[0] in view.cut
-    log = Log() if gone else view.log(place)
-    fresh = [] if gone else [read for read in reads if _fresh(read)]
+    # Once a topic has been deleted it may be another one: each read by itself, then.
+    cut = view.cut.get(place[0], math.inf)
+    log = view.log(place) if cut == math.inf else Log()
+    same_topic = [read for read in reads if _before(read.ended, cut)]
     for read in reads:
         _gap_free(read, log, findings)
-        if gone or not read.records or log.same(read.records):
+        if not read.records or log.same(read.records):
             continue
         for offset, value in read.records:
-            wrong = log.contradiction(offset, value)
+            got = f"{_name(read)} got {value!r} at offset {offset}"
+            wrong = log.contradiction(offset, value) if _before(read.ended, cut) else ""
             if wrong:
-                findings.add(
-                    "read-mismatch", f"{_name(read)} got {value!r} at offset {offset}; {wrong}", read.started
-                )
+                findings.add("read-mismatch", f"{got}; {wrong}", read.started)
                 break
-    shown = [(read.ended, _end(read)) for read in fresh if read.records and read.ended is not None]
+            fault = view.origin_fault(place[0], value)
+            if fault is not None:
+                findings.add(fault[0], f"{got}: {fault[1]}", read.started)
+                break
+    # Whatever a replay shows is committed, wherever it came from.
+    shown = [
+        (read.ended, _end(read))
+        for read in same_topic
+        if read.records and read.ended is not None and read.outcome is Outcome.OK
+    ]
     floor = Floor(known + shown)
-    for read in fresh:
+    for read in filter(_fresh, same_topic):
         need = floor.before(read.started)
         if max(_end(read), read.from_offset) < need:
             findings.add(
@@ -69,6 +77,11 @@ def _partition(
                 f"{_name(read)} ended before offset {_end(read)}; {need - 1} was known before it began",
                 read.started,
             )
+
+
+def _before(ended: float | None, cut: float) -> bool:
+    """Was it over before the topic's first deletion began? Infinite: there was none."""
+    return cut == math.inf or (ended is not None and ended < cut)
 
 
 def _fresh(read: Read) -> bool:
@@ -106,11 +119,14 @@ def _gap_free(read: Read, log: Log, findings: Findings) -> None:
 
 def _offsets(view: View, findings: Findings) -> None:
     for (group, topic, partition), reads in view.offset_reads.items():
-        if topic in view.cut:
-            continue
+        cut = view.cut.get(topic, math.inf)
         told = view.groups.get((group, topic, partition), [])
         confirmed = [(event.at, event.offset) for event in told if isinstance(event, Committed)]
-        answered = [read for read in reads if read.linearizable and read.outcome is Outcome.OK]
+        answered = [
+            read
+            for read in reads
+            if read.linearizable and read.outcome is Outcome.OK and _before(read.ended, cut)
+        ]
         shown = [
             (read.ended, read.offset)
             for read in answered

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 
 from holdfast.chaos.checker.history import Outcome
 from holdfast.chaos.checker.promises import Findings
@@ -20,6 +21,7 @@ def check(view: View, findings: Findings) -> None:
         _walk(view, place, log, spots, findings)
         if place[0] in fixed:
             _keys(view, place, log, keys, findings)
+    _room(view, findings)
     _acked(view, spots, findings)
     _real_time(view, findings)
 
@@ -31,12 +33,12 @@ def _walk(view: View, place: Place, log: Log, spots: _Spots, findings: Findings)
         if value is None:
             continue
         here = f"{topic}/{partition} offset {offset}"
-        publish = view.by_value.get(value)
-        if publish is None or publish.topic != topic:
-            findings.add("unpublished-record", f"{value!r} at {here} was never published to {topic}")
-            continue
-        if publish.outcome is Outcome.FAIL:
-            findings.add("failed-record", f"{value!r} at {here}: its publish was told to have failed")
+        wrong = view.origin_fault(topic, value)
+        if wrong is not None:
+            findings.add(wrong[0], f"{value!r} at {here}: {wrong[1]}")
+            if wrong[0] == "unpublished-record":
+                continue
+        publish = view.by_value[value]
         before = spots.setdefault(value, (topic, partition, offset))
         if before != (topic, partition, offset):
             if publish.idempotent:
@@ -54,6 +56,22 @@ def _walk(view: View, place: Place, log: Log, spots: _Spots, findings: Findings)
                 )
             else:
                 last[publish.producer] = publish.sequence
+
+
+def _room(view: View, findings: Findings) -> None:
+    """No more offsets were given than there were records: what was never there cannot have been trimmed."""
+    ends: Counter[str] = Counter()
+    for (topic, _), held in view.replicas.items():
+        ends[topic] += max(replica.end_offset for replica in held)
+    published = Counter(p.topic for p in view.publishes if p.outcome is not Outcome.FAIL)
+    # Of a plain producer's record there may be any number.
+    plain = {publish.topic for publish in view.publishes if not publish.idempotent}
+    for topic, end in ends.items():
+        if end > published[topic] and topic not in plain:
+            findings.add(
+                "unpublished-record",
+                f"{topic} has given {end} offsets; {published[topic]} records were published to it",
+            )
 
 
 def _fixed_partitions(view: View) -> set[str]:

@@ -15,12 +15,16 @@ def check(view: View, findings: Findings) -> None:
         for publish in view.publishes
     ):
         findings.add("no-final-state", "records were acknowledged, and no replica is shown at rest")
+    for topic, partitions in _created(view).items() if nodes else ():
+        missing = [str(number) for number in range(partitions) if (topic, number) not in view.replicas]
+        if missing:
+            findings.add("no-final-state", f"no node shows {topic}/{', '.join(missing)} at rest")
     keeps_all = _keeps_all(view)
     for (topic, partition), held in view.replicas.items():
         where = f"{topic}/{partition}"
-        missing = nodes - {replica.node for replica in held}
-        if missing:
-            findings.add("replica-contents", f"{where} is not on {', '.join(sorted(missing))}")
+        without = nodes - {replica.node for replica in held}
+        if without:
+            findings.add("replica-contents", f"{where} is not on {', '.join(sorted(without))}")
         for replica in held:
             _gap_free(replica, where, findings)
             if replica.start_offset > 0 and topic in keeps_all:
@@ -31,6 +35,15 @@ def check(view: View, findings: Findings) -> None:
         for replica in held:
             if replica is not best:
                 _compare(best, replica, where, findings)
+
+
+def _created(view: View) -> dict[str, int]:
+    """Topics that were certainly created and never deleted: how many partitions they have at least."""
+    found: dict[str, int] = {}
+    for change in view.changes:
+        if change.kind != "delete" and change.outcome is Outcome.OK and change.topic not in view.cut:
+            found[change.topic] = max(found.get(change.topic, 0), change.partitions)
+    return found
 
 
 def _keeps_all(view: View) -> set[str]:

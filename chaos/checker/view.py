@@ -60,6 +60,10 @@ class Log:
         """The record at an offset; None: not there, or not any more."""
         return self.values[offset - self.start] if self.start <= offset < self.end else None
 
+    def holds(self, offset: int) -> bool:
+        """True when the log at rest has a record there."""
+        return self.known and self.at(offset) is not None
+
     def contradiction(self, offset: int, value: str) -> str:
         """Why ``value`` cannot have been seen at ``offset``; empty: it can.
 
@@ -140,6 +144,15 @@ class View:
         if found is None:
             found = self.logs[place] = Log()
         return found
+
+    def origin_fault(self, topic: str, value: str) -> tuple[str, str] | None:
+        """The promise a record of this topic breaks by its value alone, and why; None: none."""
+        publish = self.by_value.get(value)
+        if publish is None or publish.topic != topic:
+            return "unpublished-record", f"was never published to {topic}"
+        if publish.outcome is Outcome.FAIL:
+            return "failed-record", "its publish was told to have failed"
+        return None
 
     def judged(self, topic: str, started: float) -> bool:
         """May what was begun then be compared with the log at rest?

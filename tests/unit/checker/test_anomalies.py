@@ -18,6 +18,7 @@ from .checker_kit import (
     assigned,
     committed,
     created,
+    deleted,
     delivered,
     log,
     offset_read,
@@ -108,6 +109,27 @@ HISTORIES: dict[str, tuple[str, list[Event]]] = {
     "digests differ": ("replica-digest", [*log("a"), replica("n4", "a", digest="e")]),
     "stored bytes differ": ("replica-digest", [*log("a"), replica("n4", "a", content="e")]),
     "nothing to compare with": ("no-final-state", [ok("a", 0)]),
+    "a partition that was created is nowhere": ("no-final-state", [created(partitions=2), *log("a")]),
+    "more is trimmed than was ever published": ("unpublished-record", [*log("ab")[:2], *rest("", 9)]),
+    "a replay shows a record from nowhere, trimmed by now": (
+        "unpublished-record",
+        [ok("b", 1, at=0), other("a", UNKNOWN), *rest("b", 1), read("zb")],
+    ),
+    "a replay shows a failed publish, trimmed by now": (
+        "failed-record",
+        [ok("b", 1, at=0), other("a", FAIL), other("c", UNKNOWN, 1), *rest("b", 1), read("ab")],
+    ),
+    "a member is given a record from nowhere, trimmed by now": (
+        "unpublished-record",
+        [ok("b", 1, at=0), other("a", UNKNOWN), *rest("b", 1), assigned(0, 1), *delivered("zb", 0, 2)],
+    ),
+    "a member is given a failed publish, trimmed by now": (
+        "failed-record",
+        [
+            *(ok("b", 1, at=0), other("a", FAIL), other("c", UNKNOWN, 1), *rest("b", 1)),
+            *(assigned(0, 1), *delivered("ab", 0, 2)),
+        ],
+    ),
     "a replay leaves one out": (
         "read-gap",
         [*log("abc"), Read("r", "t", 0, 0, 10.0, [(0, "a"), (2, "c")], 11.0, to_end=True)],
@@ -135,6 +157,32 @@ HISTORIES: dict[str, tuple[str, list[Event]]] = {
     "a linearizable read goes back behind another": (
         "stale-read",
         [ok("a", 0), other("b", UNKNOWN), *rest("ab"), read("ab", at=10), read("a", at=12)],
+    ),
+    "a linearizable read goes back behind a plain one": (
+        "stale-read",
+        [
+            *(ok("a", 0), other("b", UNKNOWN), *rest("ab")),
+            msgspec.structs.replace(read("ab", at=10), linearizable=False),
+            read("a", at=12),
+        ],
+    ),
+    "a read is stale, and the topic is deleted later": (
+        "stale-read",
+        [ok("a", 0, at=1, ended=2), read("", at=3), deleted(10, 11)],
+    ),
+    "replays differ, and the topic is deleted later": (
+        "read-mismatch",
+        [
+            ok("a", 0, at=1, ended=2),
+            ok("b", 1, at=1, ended=2),
+            read("ab", at=3),
+            read("ba", at=4),
+            deleted(10),
+        ],
+    ),
+    "an offset read is stale, and the topic is deleted later": (
+        "stale-offset",
+        [offset_read(1, 5), offset_read(0, 6), deleted(10, 11)],
     ),
     "an offset is read below what was confirmed": (
         "stale-offset",
@@ -226,6 +274,10 @@ HISTORIES: dict[str, tuple[str, list[Event]]] = {
     "committed at delivery": (
         "offset-ahead",
         [*log("ab"), assigned(0, 1), *delivered("ab", 0, 2), committed(2, 3)],
+    ),
+    "an offset is read that nobody acknowledged": (
+        "offset-ahead",
+        [*log("ab"), assigned(0, 1), *delivered("ab", 0, 2), acked(0, 0, 3), offset_read(2, 5)],
     ),
     "committed over a gap": (
         "offset-ahead",
