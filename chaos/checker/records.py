@@ -103,7 +103,7 @@ def _keys(
 def _acked(view: View, spots: _Spots, findings: Findings) -> None:
     if not view.replicas:
         return
-    trimmed = {topic for (topic, _), log in view.logs.items() if log.start > 0}
+    trimmed = {topic for (topic, _), log in view.logs.items() if log.start > 0} - view.keeps_all
     owners: dict[tuple[str, int, int], str] = {}
     for publish in view.publishes:
         if publish.outcome is not Outcome.OK or not view.judged(publish.topic, publish.started):
@@ -120,7 +120,7 @@ def _acked(view: View, spots: _Spots, findings: Findings) -> None:
         if owner != value:
             findings.add("wrong-offset", f"{here} was acknowledged for {owner!r} and for {value!r}", at)
         log = view.log((topic, publish.partition))
-        if log.known and publish.offset < log.start:
+        if log.known and publish.offset < log.start and topic not in view.keeps_all:
             if value in spots:
                 elsewhere = f"it is at {spots[value][1]} offset {spots[value][2]}"
                 if publish.idempotent:

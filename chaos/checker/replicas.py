@@ -19,7 +19,6 @@ def check(view: View, findings: Findings) -> None:
         missing = [str(number) for number in range(partitions) if (topic, number) not in view.replicas]
         if missing:
             findings.add("no-final-state", f"no node shows {topic}/{', '.join(missing)} at rest")
-    keeps_all = _keeps_all(view)
     for (topic, partition), held in view.replicas.items():
         where = f"{topic}/{partition}"
         without = nodes - {replica.node for replica in held}
@@ -27,7 +26,7 @@ def check(view: View, findings: Findings) -> None:
             findings.add("replica-contents", f"{where} is not on {', '.join(sorted(without))}")
         for replica in held:
             _gap_free(replica, where, findings)
-            if replica.start_offset > 0 and topic in keeps_all:
+            if replica.start_offset > 0 and topic in view.keeps_all:
                 findings.add(
                     "unasked-trim", f"{replica.node} holds {where} from {replica.start_offset} on only"
                 )
@@ -44,12 +43,6 @@ def _created(view: View) -> dict[str, int]:
         if change.kind != "delete" and change.outcome is Outcome.OK and change.topic not in view.cut:
             found[change.topic] = max(found.get(change.topic, 0), change.partitions)
     return found
-
-
-def _keeps_all(view: View) -> set[str]:
-    """Topics all of whose definitions, as far as known, ask for no retention."""
-    changes = [c for c in view.changes if c.kind != "delete" and c.outcome is not Outcome.FAIL]
-    return {c.topic for c in changes if c.keeps_all} - {c.topic for c in changes if not c.keeps_all}
 
 
 def _gap_free(replica: Replica, where: str, findings: Findings) -> None:

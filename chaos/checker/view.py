@@ -93,6 +93,7 @@ class View:
         cut: topics that were deleted, perhaps -> when the first deletion began, seconds.
         settled: the same topics -> when the last deletion had certainly ended; infinite
             when the outcome of one is unknown.
+        keeps_all: topics all of whose definitions, as far as known, ask for no retention.
 
     Raises:
         HistoryError: two publishes have the same value.
@@ -132,6 +133,10 @@ class View:
                 end = change.ended if known and change.ended is not None else math.inf
                 self.cut[change.topic] = min(self.cut.get(change.topic, math.inf), change.started)
                 self.settled[change.topic] = max(self.settled.get(change.topic, -math.inf), end)
+        defined = [c for c in self.changes if c.kind != "delete" and c.outcome is not Outcome.FAIL]
+        self.keeps_all = {c.topic for c in defined if c.keeps_all} - {
+            c.topic for c in defined if not c.keeps_all
+        }
         # The replica with most records stands for the partition; `replicas` says where others differ.
         self.logs: dict[Place, Log] = {
             place: Log(max(held, key=lambda replica: len(replica.records)))

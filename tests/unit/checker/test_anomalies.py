@@ -90,6 +90,10 @@ HISTORIES: dict[str, tuple[str, list[Event]]] = {
         [ok("a", 0, key="k"), ok("b", 0, partition=1, key="k"), *rest("a"), *rest("b", partition=1)],
     ),
     "trimmed though nothing asked for it": ("unasked-trim", [created(keeps_all=True), *log("ab", start=1)]),
+    "acked records are trimmed though nothing asked for it": (
+        "lost-record",
+        [created(keeps_all=True), *log("ab", start=1)],
+    ),
     "one replica holds another value": (
         "replica-contents",
         [*log("ab")[:2], replica("n1", "ab"), replica("n2", "ab"), replica("n3", "aa")],
