@@ -106,14 +106,15 @@ async def _ask(scene: Scene) -> str:
     leader = await scene.target.leader()
     async with grpc.aio.insecure_channel(scene.target.endpoints[leader]) as channel:
         try:
-            await bus_pb2_grpc.EventBusStub(channel).Publish(request, timeout=3.0)
+            answer = await bus_pb2_grpc.EventBusStub(channel).Publish(request, timeout=3.0)
         except grpc.aio.AioRpcError as refusal:
             error = from_rpc(refusal, leader)
             note.ended, note.error = scene.now(), str(error)
             if error.reason == _REFUSAL:
                 note.outcome = Outcome.FAIL
             return error.reason
-    note.ended = scene.now()
+    note.ended, note.outcome = scene.now(), Outcome.OK
+    note.partition, note.offset = answer.positions[0].partition, answer.positions[0].offset
     return "ok"
 
 

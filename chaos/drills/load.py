@@ -94,7 +94,13 @@ class Load:
         plan = self.plan
         admin = await self.connect()
         change = TopicChange(
-            client="admin", kind="create", topic=plan.topic, partitions=plan.partitions, started=self.now()
+            client="admin",
+            kind="create",
+            topic=plan.topic,
+            partitions=plan.partitions,
+            started=self.now(),
+            # No retention: a log that has lost its beginning has lost records.
+            keeps_all=True,
         )
         self.history.add(change)
         await admin.create_topic(plan.topic, partitions=plan.partitions)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import holdfast
 from holdfast.chaos.checker.history import Acked, Assigned, Committed, Delivered
@@ -12,6 +12,8 @@ from holdfast.chaos.checker.history import Acked, Assigned, Committed, Delivered
 if TYPE_CHECKING:
     from holdfast.chaos.drills.load import Load
 
+#: Where a group begins: nothing may be left out, from the very first record on.
+INITIAL: Final = "earliest"
 _TAKE = 200
 
 
@@ -59,6 +61,7 @@ class Member:
         self._subscription = self._bus.subscribe(
             self._load.plan.topic,
             self.group,
+            initial=INITIAL,
             max_in_flight=self._max_in_flight,
             name=self.name,
             give_up_after=None,
@@ -170,6 +173,7 @@ class Member:
                     partition=partition,
                     start_offset=start,
                     at=self._load.now(),
+                    initial=INITIAL,
                 )
             )
         self._owned = set(event.partitions)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import holdfast
 from holdfast.chaos.checker.history import Outcome, Publish
-from holdfast.errors import CorruptBatchError, HoldfastError, InvalidArgumentError
+from holdfast.errors import CorruptBatchError, DeadlineExceededError, HoldfastError, InvalidArgumentError
 
 if TYPE_CHECKING:
     from holdfast.chaos.drills.load import Load
@@ -126,8 +126,9 @@ class Publisher:
             raise error
 
     def _failed(self, operation: Publish, error: HoldfastError) -> None:
-        """Only what was refused for what it is has certainly not been stored."""
+        """What was refused for what it is has certainly not been stored, nor what never left the client."""
         certain = isinstance(error, InvalidArgumentError) and not isinstance(error, CorruptBatchError)
+        certain |= isinstance(error, DeadlineExceededError) and "nothing was stored" in error.message
         operation.ended = self._load.now()
         operation.outcome = Outcome.FAIL if certain else Outcome.UNKNOWN
         operation.error = f"{error.reason}: {error}"

@@ -258,6 +258,21 @@ class Scene:
                 raise DeadlineExceededError(f"{node} has not applied {index} in {timeout:g} s; it {at}")
             await asyncio.sleep(0.05)
 
+    async def until_voting(self, node: str, timeout: float = 30.0) -> None:
+        """Wait until a node that lost its disk is a voter again, and not one that catches up.
+
+        Raises:
+            DeadlineExceededError: not within ``timeout`` seconds.
+        """
+        deadline = time.monotonic() + timeout
+        while True:
+            status = await asyncio.to_thread(self.target.status, node)
+            if status is not None and not status.joining:
+                return
+            if time.monotonic() > deadline:
+                raise DeadlineExceededError(f"{node} is no voter again in {timeout:g} s")
+            await asyncio.sleep(0.05)
+
     def longest_silence(self, since: float) -> float:
         """The longest time without any acknowledgement from ``since`` to now, seconds."""
         moments = [since, *(ended for _, ended in self.load.acks if ended > since), self.now()]

@@ -11,11 +11,9 @@ class WipedNode(Drill):
     needs = frozenset({"kill", "wipe"})
 
     async def run(self, scene: Scene) -> None:
-        leader = await scene.target.leader()
-        follower = (await scene.target.followers())[0]
         # One after the other: with two empty disks of three the majority's memory would be gone.
-        await self._wipe(scene, follower, "a follower loses its disk")
-        await self._wipe(scene, leader, "the leader loses its disk")
+        await self._wipe(scene, (await scene.target.followers())[0], "a follower loses its disk")
+        await self._wipe(scene, await scene.target.leader(), "the leader loses its disk")
 
     async def _wipe(self, scene: Scene, node: str, what: str) -> None:
         target = scene.target
@@ -28,4 +26,5 @@ class WipedNode(Drill):
             await target.start(node)
             await target.until_serving(node)
             await scene.until_applied(node, index)
+            await scene.until_voting(node)
         await scene.settle(0.5)

@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 
 import holdfast
-from holdfast.chaos.checker import Tally
+from holdfast.chaos.checker import Tally, check, tally
 from holdfast.chaos.checker.history import (
     Acked,
     Assigned,
@@ -20,6 +20,8 @@ from holdfast.chaos.checker.history import (
     History,
     Outcome,
     Publish,
+    Read,
+    Replica,
     Violation,
 )
 from holdfast.chaos.drills.load import Load, LoadPlan
@@ -27,6 +29,7 @@ from holdfast.chaos.drills.members import Member, runs
 from holdfast.chaos.drills.publishers import Publisher
 from holdfast.chaos.drills.scene import Scene, Target
 from holdfast.chaos.drills.stage import Outcome as Result
+from holdfast.chaos.drills.stage import audit
 from holdfast.errors import (
     DeadlineExceededError,
     HoldfastError,
@@ -35,6 +38,7 @@ from holdfast.errors import (
     RecordTooLargeError,
     UnavailableError,
 )
+from holdfast.v1 import cluster_pb2
 
 
 class Bus:
@@ -91,6 +95,7 @@ async def test_values_are_unique_and_sequences_rise() -> None:
     [
         (RecordTooLargeError("too large"), Outcome.FAIL),
         (DeadlineExceededError("late"), Outcome.UNKNOWN),
+        (DeadlineExceededError("late; nothing was stored"), Outcome.FAIL),
         (NoLeaderError("none"), Outcome.UNKNOWN),
         (OverloadedError("full"), Outcome.UNKNOWN),
         (UnavailableError("gone"), Outcome.UNKNOWN),
@@ -131,6 +136,7 @@ async def test_a_member_notes_sessions_assignments_deliveries_and_acks() -> None
     tell(holdfast.Assigned(3, {("t", 0): 2}))
     events = load.history.events
     assigned = [e for e in events if isinstance(e, Assigned)]
+    assert {a.initial for a in assigned} == {"earliest"}
     assert [(a.session, a.generation, a.partition, a.start_offset) for a in assigned] == [
         ("m/1", 1, 0, 0), ("m/1", 1, 1, 0), ("m/2", 3, 0, 2)
     ]  # fmt: skip
@@ -212,6 +218,56 @@ async def test_a_group_is_behind_until_what_was_acknowledged_is_confirmed() -> N
     assert load.behind() == []
 
 
+async def test_a_log_that_lost_its_beginning_is_no_retention(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Admin:
+        async def create_topic(self, name: str, *, partitions: int) -> None:
+            assert (name, partitions) == ("t", 1)
+
+    plan = LoadPlan(topic="t", partitions=1, singles=0, bursts=0, impatient=0, members=0, replayers=0)
+    load = Load({}, History(), plan, discover=False)
+
+    async def connect(node: str | None = None) -> holdfast.Client:
+        return cast(holdfast.Client, Admin())
+
+    monkeypatch.setattr(load, "connect", connect)
+    await load.start()
+    bus = Bus()
+    a_publisher(load, bus).publish()
+    bus.futures[0].set_result(holdfast.Ack("t", 0, 0))
+    await asyncio.sleep(0)
+    # All replicas agree: nothing from offset 1 on, and what was before is gone.
+    load.history.events += [Replica(node, "t", 0, 1, 1, "d", []) for node in ("n1", "n2", "n3")]
+    assert {violation.promise for violation in check(load.history)} == {"unasked-trim", "lost-record"}
+    assert tally(load.history).lost == 1
+
+
+async def test_what_cannot_be_read_back_is_a_violation(tmp_path: Path) -> None:
+    load = a_load()
+    scene = a_scene(load, tmp_path)
+    scene.target.nodes = ("n1", "n2")
+
+    async def read(node: str, partition: int, **_: Any) -> Read:
+        outcome = Outcome.FAIL if (node, partition) == ("n2", 3) else Outcome.OK
+        return Read("auditor", "t", partition, 0, 0.0, [], outcome=outcome, error="no majority")
+
+    load.read = read  # type: ignore[assignment]
+    await audit(scene)
+    assert [(found.promise, found.detail) for found in scene.violations] == [
+        ("all-is-read-back", "partition 3 could not be read from n2: no majority")
+    ]
+
+
+async def test_a_node_votes_again_when_it_says_that_it_has_joined(tmp_path: Path) -> None:
+    scene = a_scene(a_load(), tmp_path)
+    looks = [None, cluster_pb2.ClusterStatus(joining=True), cluster_pb2.ClusterStatus()]
+    scene.target.status = lambda node, timeout=1.0: looks.pop(0)  # type: ignore[method-assign]
+    await scene.until_voting("n1")
+    assert looks == []
+    looks = [cluster_pb2.ClusterStatus(joining=True)]
+    with pytest.raises(DeadlineExceededError, match="n1 is no voter"):
+        await scene.until_voting("n1", timeout=-1.0)
+
+
 def a_result(**more: Any) -> Result:
     tally = Tally(acked=10, lost=0, duplicated=0, unknown=2, failed=0)
     return Result("leader-kill", **{"tally": tally, "recovery_ms": 12.6, **more})
@@ -219,16 +275,17 @@ def a_result(**more: Any) -> Result:
 
 def test_the_result_line() -> None:
     assert a_result().line() == "drill leader-kill: acked=10 lost=0 duplicated=0 unknown=2 recovery_ms=13"
+    assert a_result(violations=[Violation("stale-read", "x")]).line().endswith(" recovery_ms=13 violations=1")
     assert a_result(skipped="no root").line() == "drill leader-kill: skipped: no root"
 
 
 def test_anything_lost_doubled_or_broken_fails() -> None:
-    def tally(lost: int, duplicated: int) -> Tally:
+    def counted(lost: int, duplicated: int) -> Tally:
         return Tally(acked=10, lost=lost, duplicated=duplicated, unknown=0, failed=0)
 
     assert a_result().passed
-    assert not a_result(tally=tally(1, 0)).passed
-    assert not a_result(tally=tally(0, 1)).passed
+    assert not a_result(tally=counted(1, 0)).passed
+    assert not a_result(tally=counted(0, 1)).passed
     assert not a_result(violations=[Violation("stale-read", "x")]).passed
 
 
