@@ -96,6 +96,8 @@ class _Flow:
         self._log = log
         self._findings = findings
         self._sessions: dict[str, _Session] = {}
+        # Generation -> the session that the partition belongs to.
+        self._owners: dict[int, str] = {}
         # Generation -> highest offset confirmed under it; a new one replaces those it covers.
         self._confirmed: dict[int, int] = {}
         self._starts = -1
@@ -156,6 +158,9 @@ class _Flow:
 
     def _assigned(self, event: Assigned) -> None:
         who = f"{self._where}: session {event.session} (generation {event.generation})"
+        owner = self._owners.setdefault(event.generation, event.session)
+        if owner != event.session:
+            self._findings.add("assigned-twice", f"{who} has what session {owner} has", event.at)
         self._starts = max(self._starts, event.start_offset)
         session = self._sessions.get(event.session)
         if session is not None:

@@ -41,6 +41,7 @@ PROMISES: dict[str, str] = {
     "delivery-step-back": "Within one session and assignment offsets only go forward.",
     "delivery-skip": "A member is given every record the log holds and the group has not acknowledged.",
     "delivery-unassigned": "A member is given records of its own partitions only.",
+    "assigned-twice": "In one generation of a group a partition belongs to one member.",
     "start-skip": "An assignment starts no later than the first record the group has not acknowledged.",
     "start-step-back": "An assignment starts no earlier than the group's offset confirmed before it.",
     "offset-regress": "The committed offset of a group never goes back.",

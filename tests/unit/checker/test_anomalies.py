@@ -232,6 +232,10 @@ HISTORIES: dict[str, tuple[str, list[Event]]] = {
         [*log("abc"), assigned(0, 1), *delivered("a", 0, 2), *delivered("c", 2, 3), acked(1, 1, 4)],
     ),
     "records without an assignment": ("delivery-unassigned", [*log("a"), *delivered("a", 0, 2)]),
+    "two members have one partition": (
+        "assigned-twice",
+        [*log("ab"), assigned(0, 1, "s1", 7), assigned(0, 2, "s2", 7), assigned(0, 3, "s3", 8)],
+    ),
     "a session starts above what was acked": (
         "start-skip",
         [*log("abc"), assigned(0, 1), *delivered("ab", 0, 2), acked(0, 0, 3), assigned(2, 4, "s2", 2)],
