@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from itertools import chain
 
-from holdfast.chaos.checker.history import Outcome
+from holdfast.chaos.checker.history import Outcome, Publish
 from holdfast.chaos.checker.promises import Findings
 from holdfast.chaos.checker.view import Log, Place, View
 
@@ -17,18 +18,41 @@ def check(view: View, findings: Findings) -> None:
     spots: _Spots = {}
     fixed = _fixed_partitions(view)
     keys: dict[tuple[str, str], tuple[int, str]] = {}
+    gone = _trimmed(view)
     for place, log in list(view.logs.items()):
-        _walk(view, place, log, spots, findings)
+        before = gone.get(place, [])
+        _walk(view, place, log, before, spots, findings)
         if place[0] in fixed:
-            _keys(view, place, log, keys, findings)
+            _keys(view, place, log, before, keys, findings)
     _room(view, findings)
     _acked(view, spots, findings)
     _real_time(view, findings)
 
 
-def _walk(view: View, place: Place, log: Log, spots: _Spots, findings: Findings) -> None:
+def _trimmed(view: View) -> dict[Place, list[Publish]]:
+    """What was acknowledged in each partition below its start, by offset: it was there, and in order."""
+    found: dict[Place, list[Publish]] = {}
+    for publish in view.publishes:
+        if publish.outcome is not Outcome.OK or publish.partition is None or publish.offset is None:
+            continue
+        place = (publish.topic, publish.partition)
+        log = view.logs.get(place)
+        below = log is not None and log.known and publish.offset < log.start
+        if below and view.judged(publish.topic, publish.started):
+            found.setdefault(place, []).append(publish)
+    for held in found.values():
+        held.sort(key=lambda publish: publish.offset or 0)
+    return found
+
+
+def _walk(
+    view: View, place: Place, log: Log, before: list[Publish], spots: _Spots, findings: Findings
+) -> None:
     topic, partition = place
     last: dict[str, int] = {}
+    for publish in before:
+        if publish.idempotent:
+            _in_order(publish, f"{topic}/{partition} offset {publish.offset}", last, findings)
     for offset, value in enumerate(log.values, log.start):
         if value is None:
             continue
@@ -39,23 +63,27 @@ def _walk(view: View, place: Place, log: Log, spots: _Spots, findings: Findings)
             if wrong[0] == "unpublished-record":
                 continue
         publish = view.by_value[value]
-        before = spots.setdefault(value, (topic, partition, offset))
-        if before != (topic, partition, offset):
+        first = spots.setdefault(value, (topic, partition, offset))
+        if first != (topic, partition, offset):
             if publish.idempotent:
-                findings.add("duplicate-record", f"{value!r} at {here} and {before[1]} offset {before[2]}")
-            elif before[1] == partition and publish.outcome is Outcome.OK and publish.offset == offset:
+                findings.add("duplicate-record", f"{value!r} at {here} and {first[1]} offset {first[2]}")
+            elif first[1] == partition and publish.outcome is Outcome.OK and publish.offset == offset:
                 # A retry was the one that was acknowledged: remember where.
                 spots[value] = (topic, partition, offset)
             continue
         if publish.idempotent:
-            highest = last.get(publish.producer)
-            if highest is not None and publish.sequence < highest:
-                findings.add(
-                    "producer-order",
-                    f"{publish.producer} number {publish.sequence} at {here} lies behind number {highest}",
-                )
-            else:
-                last[publish.producer] = publish.sequence
+            _in_order(publish, here, last, findings)
+
+
+def _in_order(publish: Publish, here: str, last: dict[str, int], findings: Findings) -> None:
+    highest = last.get(publish.producer)
+    if highest is not None and publish.sequence < highest:
+        findings.add(
+            "producer-order",
+            f"{publish.producer} number {publish.sequence} at {here} lies behind number {highest}",
+        )
+    else:
+        last[publish.producer] = publish.sequence
 
 
 def _room(view: View, findings: Findings) -> None:
@@ -84,11 +112,16 @@ def _fixed_partitions(view: View) -> set[str]:
 
 
 def _keys(
-    view: View, place: Place, log: Log, keys: dict[tuple[str, str], tuple[int, str]], findings: Findings
+    view: View,
+    place: Place,
+    log: Log,
+    before: list[Publish],
+    keys: dict[tuple[str, str], tuple[int, str]],
+    findings: Findings,
 ) -> None:
     topic, partition = place
-    for value in log.values:
-        publish = view.by_value.get(value) if value is not None else None
+    held = (view.by_value.get(value) for value in log.values if value is not None)
+    for publish in chain(before, held):
         if publish is None or publish.key is None or publish.topic != topic:
             continue
         first = keys.setdefault((topic, publish.key), (partition, publish.value))

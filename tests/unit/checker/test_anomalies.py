@@ -73,6 +73,14 @@ HISTORIES: dict[str, tuple[str, list[Event]]] = {
         "producer-order",
         [ok("a", 1, number=1), ok("b", 0, number=2), *rest("ba")],
     ),
+    "a producer's records changed places, and are trimmed": (
+        "producer-order",
+        [ok("a", 1, number=1), ok("b", 0, number=2), *rest("", 2)],
+    ),
+    "a producer's records changed places, and one is trimmed": (
+        "producer-order",
+        [ok("a", 1, number=1), ok("b", 0, number=2), *rest("a", 1)],
+    ),
     "later in time, earlier in the log": (
         "real-time-order",
         [
@@ -88,6 +96,10 @@ HISTORIES: dict[str, tuple[str, list[Event]]] = {
     "one key in two partitions": (
         "key-partition",
         [ok("a", 0, key="k"), ok("b", 0, partition=1, key="k"), *rest("a"), *rest("b", partition=1)],
+    ),
+    "one key in two partitions, trimmed by now": (
+        "key-partition",
+        [ok("a", 0, key="k"), ok("b", 0, partition=1, key="k"), *rest("", 1), *rest("", 1, partition=1)],
     ),
     "trimmed though nothing asked for it": ("unasked-trim", [created(keeps_all=True), *log("ab", start=1)]),
     "acked records are trimmed though nothing asked for it": (
