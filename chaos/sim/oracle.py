@@ -17,6 +17,7 @@ import xxhash
 from holdfast.chaos.checker.consensus import Consensus
 from holdfast.chaos.checker.history import History, Leader, Violation
 from holdfast.chaos.sim.cluster import SimCluster, SimNode
+from holdfast.chaos.sim.promises import violation
 from holdfast.cluster import events
 from holdfast.cluster.raft.messages import NO_OP
 from holdfast.cluster.results import Role
@@ -73,7 +74,7 @@ class Oracle:
         return self.violations + self.consensus.violations
 
     def _violate(self, promise: str, detail: str) -> None:
-        self.violations.append(Violation(promise, detail, self._cluster.world.now))
+        self.violations.append(violation(promise, detail, self._cluster.world.now))
 
     # -- cluster.Watch ------------------------------------------------------------------
 

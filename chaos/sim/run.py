@@ -17,6 +17,7 @@ from holdfast.chaos.sim.nemesis import Nemesis
 from holdfast.chaos.sim.oracle import Oracle
 from holdfast.chaos.sim.plan import SETTINGS, Plan
 from holdfast.chaos.sim.prober import Prober
+from holdfast.chaos.sim.promises import violation
 from holdfast.chaos.sim.replicas import read_replicas
 from holdfast.chaos.sim.sabotage import NONE, Sabotage
 from holdfast.chaos.sim.services import Front, address_of
@@ -271,7 +272,7 @@ class Run:
         self._violate("unhandled-error", f"{loop}: {context.get('message')}: {error!r}")
 
     def _violate(self, promise: str, detail: str) -> None:
-        self.violations.append(Violation(promise, detail, self.cluster.world.now))
+        self.violations.append(violation(promise, detail, self.cluster.world.now))
 
     def _fault(self, kind: str, what: str) -> None:
         self.oracle.disturbed()
@@ -303,7 +304,7 @@ def run(plan: Plan, sabotage: Sabotage = NONE) -> Outcome:
             try:
                 began.execute()
             except (Divergence, Spinning) as error:
-                began._violate("divergence", str(error))
+                began._violate("simulation-diverged", str(error))
                 began.violations += began.oracle.all_violations()
             except HoldfastError as error:
                 began._violate("unhandled-error", repr(error))
