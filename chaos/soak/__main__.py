@@ -172,6 +172,9 @@ def verdict(soak: Soak) -> tuple[str, list[str], bool]:
     problems = [*soak.problems, *ledger.problems]
     if any(r.wiped and r.by == "log" for r in watch.returns):
         problems.append("a wiped broker was not fed a snapshot")
+    if not watch.steady:
+        # Leadership moved so often that each of them was the one to be killed.
+        problems.append("no broker ran all the time: whether anything grows was not seen")
     notes += [f"PROBLEM {problem}" for problem in problems]
     line = (
         f"soak: minutes={soak.seconds / 60:g} published={load.published} lost={ledger.lost} "

@@ -24,8 +24,8 @@ _TABLES = ("journal", "index", "refs", "producers", "offsets", "topics", "partit
 class Watch:
     """``nodes``: samples by broker; ``client``: the load generator's own memory, bytes.
 
-    A broker that was restarted begins anew, which would hide a leak: its memory is
-    shown, and not judged. Rows and disk are the state's, and are judged on all.
+    A broker that was restarted begins anew, perhaps with an empty disk, which would
+    hide a leak: it is shown, and not judged. The state is the same on all.
     """
 
     nodes: dict[str, list[tuple[float, NodeSample]]] = field(default_factory=dict)
