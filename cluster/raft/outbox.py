@@ -11,7 +11,7 @@ from holdfast.cluster.raft.messages import PeerFrame
 
 
 class Outbox:
-    """Holds frames in order; a later success ack of the same turn replaces the one before it."""
+    """Holds frames in order; a success ack replaces the one before it in the turn if it confirms as much."""
 
     def __init__(self, transport: Transport, *, hold: bool = True) -> None:
         self._transport = transport
@@ -24,19 +24,23 @@ class Outbox:
         return self._transport.send(node_id, frame)
 
     def hold(self, node_id: str, frame: PeerFrame, *, ack: bool = False) -> None:
-        """After the commit. ``ack``: a success ack, which says all that earlier ones said."""
+        """After the commit. ``ack``: a success ack, which may stand for earlier ones."""
         if not self._hold:
             self._transport.send(node_id, frame)
             return
         if ack:
             before = self._last_ack.get(node_id)
-            if before is not None:
+            if before is not None and self._confirms(before) <= frame.append_reply.match_index:
                 self._held[before] = None
             self._last_ack[node_id] = len(self._held)
         else:
             # Never merge acks across another frame: order is kept.
             self._last_ack.pop(node_id, None)
         self._held.append((node_id, frame))
+
+    def _confirms(self, place: int) -> int:
+        item = self._held[place]
+        return item[1].append_reply.match_index if item is not None else 0
 
     def release(self, term: int) -> None:
         """The commit is done: send what was held, except what a newer term has overtaken."""
