@@ -12,6 +12,7 @@ import subprocess
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 #: Exit status of a program that was told to end.
 INTERRUPTED = 130
@@ -56,7 +57,12 @@ class Keeper:
 @contextmanager
 def unwinding() -> Iterator[None]:
     """SIGTERM and SIGHUP are as Ctrl-C: KeyboardInterrupt, so that contexts are left. For the main thread."""
-    before = {number: signal.signal(number, _interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
+    before: dict[int, Any] = {
+        number: signal.signal(number, _interrupt) for number in (signal.SIGTERM, signal.SIGHUP)
+    }
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        # As scripts start what goes on in their background; ``_interrupt`` would say nothing.
+        before[signal.SIGINT] = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         yield
     finally:

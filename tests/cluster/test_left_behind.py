@@ -31,6 +31,21 @@ keeper.keep([kept.pid])
 print("kept", flush=True)
 time.sleep(600)
 """
+UNWINDS = """
+import asyncio
+from holdfast.chaos.keeper import unwinding
+async def work():
+    print("begun", flush=True)
+    try:
+        await asyncio.sleep(600)
+    finally:
+        print("left")
+try:
+    with unwinding():
+        asyncio.run(work())
+except KeyboardInterrupt:
+    print("unwound")
+"""
 
 
 @contextmanager
@@ -94,6 +109,17 @@ def test_an_interrupted_drill_cleans_up(tmp_path: Path) -> None:
     assert not brokers(tmp_path)
     assert not mounts(tmp_path)
     assert not list(tmp_path.glob("holdfast-drill-*"))
+
+
+def test_work_in_the_background_of_a_script_ends_when_told_to() -> None:
+    command = [sys.executable, "-c", UNWINDS]
+    with subprocess.Popen(
+        ["/bin/sh", "-c", 'trap "" INT; exec "$@"', "sh", *command], stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"begun\n"
+        process.terminate()
+        assert process.communicate(timeout=_SECONDS)[0] == b"left\nunwound\n"
 
 
 def test_a_killed_drill_takes_brokers_and_disks_along(tmp_path: Path) -> None:
