@@ -327,6 +327,9 @@ def _holds(node: SimNode, index: int, term: int) -> bool:
     view = node.store.durable_view()
     try:
         held = journal.read_term(view, index)
-        return held == term if held is not None else journal.read_meta(view).base_index >= index
+        if held is None:
+            return journal.read_meta(view).base_index >= index
+        # Of another term, or no longer readable, which is an error.
+        return held == term or journal.expect(view, index).term == term
     except StorageError:
         return True  # damaged on purpose, after it was written
