@@ -93,7 +93,11 @@ async def perform(
             try:
                 for node in target.nodes:
                     await target.start(node)
-                say(f"{await target.leader()} leads")
+                leader = await target.leader()
+                for node in target.nodes:
+                    # One that could not start says why, which its clients would not know.
+                    await target.until_serving(node)
+                say(f"{leader} leads")
                 load = Load(
                     target.endpoints, outcome.history, drill.plan, discover=target.discover, seed=seed
                 )
