@@ -302,11 +302,17 @@ class SubscribeService:
     def _commit_soon(self, group: Group) -> None:
         """Acks are waiting: commit them together with those that come right after."""
         if group not in self._committers and not self._closed:
-            task = asyncio.create_task(self._commit(group))
-            self._committers[group] = task
-            task.add_done_callback(lambda _: self._committers.pop(group, None))
+            self._committers[group] = asyncio.create_task(self._commit(group))
 
     async def _commit(self, group: Group) -> None:
+        try:
+            await self._commit_all(group)
+        finally:
+            # In the step that last saw nothing due, not in a callback of the task: an ack that came
+            # in between would find a committer, and nobody would commit it.
+            self._committers.pop(group, None)
+
+    async def _commit_all(self, group: Group) -> None:
         coordinator = self._coordinator
         loop = asyncio.get_running_loop()
         retry = _RETRY_S
