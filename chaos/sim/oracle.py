@@ -158,7 +158,7 @@ class Oracle:
         log = node.engine.core.journal
         now = self._cluster.world.now
         self._history.add(Leader(node.node_id, term, now))
-        self.consensus.elected(node.node_id, term, now, lambda index: _term_at(log, index))
+        self.consensus.elected(node.node_id, term, now, log.term)
         if self._quorum == 1:
             return  # one voter has nobody to promise anything
         votes = 0
@@ -313,11 +313,6 @@ class Oracle:
 
     #: Set while a leader has been told to hand over.
     handing_over = False
-
-
-def _term_at(log: object, index: int) -> int | None:
-    term: int | None = log.term(index)  # type: ignore[attr-defined]
-    return term
 
 
 def _holds(node: SimNode, index: int, term: int) -> bool:

@@ -215,12 +215,9 @@ class Run:
         for node in cluster.nodes.values():
             if node.engine is None:
                 # Its own disk had failed or was damaged: the operator restarts it, or replaces the disk.
-                self._operate(node)
+                self.nemesis.operate(node)
                 return False
         return all(not node.wiped for node in cluster.nodes.values())
-
-    def _operate(self, node: SimNode) -> None:
-        self.nemesis.operate(node)
 
     def _scrub(self) -> None:
         """Every row is read once, as a broker's slow background pass would in time; damage is mended."""
@@ -255,7 +252,7 @@ class Run:
         last = leader.engine.core.journal.last_index
         for node in self.cluster.nodes.values():
             if node.engine is None:
-                self._operate(node)
+                self.nemesis.operate(node)
                 return False
             if node.engine.core.commit_index != last or node.engine.status().visible_index != last:
                 return False

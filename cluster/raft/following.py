@@ -77,10 +77,13 @@ class Following(RaftState):
             return False
         if term == current and self._SyncObj__raftState == LEADER:
             raise LogConflictError(f"{follower.node_id} leads in term {term}, as this node does")
+        self._hear_leader(now)
+        return True
+
+    def _hear_leader(self, now: float) -> None:
         self._heard_leader_at = now
         self._leader_silent = False
         self.pre_vote.clear()
-        return True
 
     def link_active(self, node_id: str, now: float) -> None:
         """Part of a large frame has come: a sign of life, though no message is complete.
@@ -98,9 +101,7 @@ class Following(RaftState):
         leads = node_id == self.last_leader_id and self._SyncObj__raftState == FOLLOWER
         if not leads or now - self._heard_leader_at < self.settings.heartbeat:
             return
-        self._heard_leader_at = now
-        self._leader_silent = False
-        self.pre_vote.clear()
+        self._hear_leader(now)
         self.note_leader(follower, self._SyncObj__raftCurrentTerm)
         reply = self.envelope.append_reply(
             self._SyncObj__raftCurrentTerm,

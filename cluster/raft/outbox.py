@@ -17,7 +17,8 @@ class Outbox:
         self._transport = transport
         self._hold = hold
         self._held: list[tuple[str, PeerFrame] | None] = []
-        self._last_ack: dict[str, int] = {}
+        #: Node -> where its last success ack is held, and the index that it confirms.
+        self._last_ack: dict[str, tuple[int, int]] = {}
 
     def send(self, node_id: str, frame: PeerFrame) -> bool:
         """Now. False when the transport dropped it."""
@@ -29,18 +30,15 @@ class Outbox:
             self._transport.send(node_id, frame)
             return
         if ack:
+            match = frame.append_reply.match_index
             before = self._last_ack.get(node_id)
-            if before is not None and self._confirms(before) <= frame.append_reply.match_index:
-                self._held[before] = None
-            self._last_ack[node_id] = len(self._held)
+            if before is not None and before[1] <= match:
+                self._held[before[0]] = None
+            self._last_ack[node_id] = (len(self._held), match)
         else:
             # Never merge acks across another frame: order is kept.
             self._last_ack.pop(node_id, None)
         self._held.append((node_id, frame))
-
-    def _confirms(self, place: int) -> int:
-        item = self._held[place]
-        return item[1].append_reply.match_index if item is not None else 0
 
     def release(self, term: int) -> None:
         """The commit is done: send what was held, except what a newer term has overtaken."""

@@ -30,13 +30,18 @@ def spoil(path: Path, node_id: str, offsets: list[int]) -> list[int]:
     return entries
 
 
-async def test_flipped_bits_are_repaired_while_they_are_read(tmp_path: Path) -> None:
+async def fill(tmp_path: Path) -> None:
+    """Twenty records on three brokers, which have applied them and ended."""
     async with three(tmp_path) as nodes:
         await nodes[0].create()
         for i in range(20):
             await nodes[0].publish([b"%d" % i])
         for node in nodes:
             await node.replay(linearizable=True)
+
+
+async def test_flipped_bits_are_repaired_while_they_are_read(tmp_path: Path) -> None:
+    await fill(tmp_path)
     spoiled = {
         node_id: spoil(tmp_path, node_id, offsets)
         for node_id, offsets in (("n0", [3, 9, 10]), ("n1", [4, 12]), ("n2", [5]))
@@ -61,12 +66,7 @@ async def test_flipped_bits_are_repaired_while_they_are_read(tmp_path: Path) -> 
 
 
 async def test_the_scrub_repairs_what_nobody_reads(tmp_path: Path) -> None:
-    async with three(tmp_path) as nodes:
-        await nodes[0].create()
-        for i in range(20):
-            await nodes[0].publish([b"%d" % i])
-        for node in nodes:
-            await node.replay(linearizable=True)
+    await fill(tmp_path)
     entries = spoil(tmp_path, "n1", list(range(0, 20, 2)))
     async with three(tmp_path) as nodes:
         node = nodes[1]
