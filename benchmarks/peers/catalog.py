@@ -1,0 +1,33 @@
+"""Every system by name, in the order of the table. A module is imported only when its system is asked for."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+
+from benchmarks.peers.system import Client, Cluster
+
+#: name → module with ``CLUSTERS`` and ``CLIENTS``: dictionaries from the name to the class.
+SYSTEMS = {
+    "holdfast": "benchmarks.peers.holdfast",
+    "nats": "benchmarks.peers.nats",
+    "nats-fsync": "benchmarks.peers.nats",
+    "rabbitmq-quorum": "benchmarks.peers.rabbitmq",
+    "rabbitmq-stream": "benchmarks.peers.rabbitmq",
+    "kafka": "benchmarks.peers.kafka",
+    "kafka-fsync": "benchmarks.peers.kafka",
+    "redis": "benchmarks.peers.redis",
+    "etcd": "benchmarks.peers.etcd",
+}
+
+
+def cluster_class(name: str) -> type[Cluster]:
+    """The class that runs system ``name``. Raises KeyError for an unknown name, ImportError without its client."""
+    found: type[Cluster] = importlib.import_module(SYSTEMS[name]).CLUSTERS[name]
+    return found
+
+
+def make_client(name: str, addresses: Sequence[str]) -> Client:
+    """A client of system ``name``, not connected yet."""
+    found: type[Client] = importlib.import_module(SYSTEMS[name]).CLIENTS[name]
+    return found(addresses)
