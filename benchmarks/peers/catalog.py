@@ -22,7 +22,10 @@ SYSTEMS = {
 
 
 def cluster_class(name: str) -> type[Cluster]:
-    """The class that runs system ``name``. Raises KeyError for an unknown name, ImportError without its client."""
+    """The class that runs system ``name``.
+
+    Raises KeyError for an unknown name, ImportError without its client.
+    """
     found: type[Cluster] = importlib.import_module(SYSTEMS[name]).CLUSTERS[name]
     return found
 

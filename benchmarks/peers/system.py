@@ -1,7 +1,7 @@
 """What a compared system has to offer: three nodes on loopback, and its best Python client.
 
-A ``Cluster`` lives in the process that runs the comparison; a ``Client`` in a worker process of its own, so that its
-processor time is counted apart. Both are made by name from ``catalog.SYSTEMS``.
+A ``Cluster`` lives in the process that runs the comparison; a ``Client`` in a worker process of its own, so
+that its processor time is counted apart. Both are made by name from ``catalog.SYSTEMS``.
 """
 
 from __future__ import annotations
@@ -42,7 +42,10 @@ class Cluster(ABC):
 
     @abstractmethod
     async def start(self) -> None:
-        """Start three nodes and wait until the cluster takes topics. Raises RuntimeError with the log's end."""
+        """Start three nodes and wait until the cluster takes topics.
+
+        Raises RuntimeError with the log's end.
+        """
 
     @abstractmethod
     async def stop(self) -> None:
@@ -72,7 +75,9 @@ class Cluster(ABC):
 class Client(ABC):
     """The system through its best Python client, tuned as its documentation advises.
 
-    A topic has one partition, three replicas, and keeps everything. "Acknowledged" is what the row's title says.
+    A topic has one partition, three replicas, and keeps everything. "Acknowledged" is what the row's title
+    says. Calls may be under way at the same time, also several of one kind: a publisher beside a reader,
+    many ``publish``, a ``publish_all`` before the last one is acknowledged.
     """
 
     def __init__(self, addresses: Sequence[str]) -> None:
@@ -93,19 +98,25 @@ class Client(ABC):
         """One record; returns when acknowledged. May be called from many tasks at a time."""
 
     async def publish_all(self, topic: str, payloads: Sequence[bytes], times: int) -> None:
-        """``payloads``, ``times`` over, as fast as the client can: pipelined, batched. Returns when all are acknowledged."""
+        """``payloads``, ``times`` over, as fast as the client can: pipelined, batched.
+
+        Returns when all are acknowledged.
+        """
         raise Unsupported
 
     async def replay(self, topic: str, count: int) -> tuple[int, int]:
-        """Read the first ``count`` records from the topic's beginning, the fastest way: (records, payload bytes).
+        """Read the first ``count`` records from the beginning, the fastest way: (records, payload bytes).
 
         Every payload has to be in Python's hands (or in a buffer that gives it without another copy).
         """
         raise Unsupported
 
     async def consume(self, topic: str, group: str, count: int) -> int:
-        """``count`` records as a durable consumer group from the beginning, each acknowledged (cumulatively, if the
-        client can); returns when the last acknowledgement is confirmed or sent, as the client documents."""
+        """``count`` records as a durable consumer group from the beginning, each acknowledged.
+
+        Cumulatively, if the client can. Returns when the last acknowledgement is confirmed or sent, as the
+        client documents. It may be called before the records are published.
+        """
         raise Unsupported
 
     def deliveries(self, topic: str) -> AsyncIterator[Sequence[bytes]]:
@@ -113,5 +124,8 @@ class Client(ABC):
         raise Unsupported
 
     async def publish_through_failure(self, topic: str, payload: bytes) -> None:
-        """One record while nodes may be dying; tries until acknowledged, in the client's own documented way."""
+        """One record while nodes may be dying; tries until acknowledged.
+
+        In the client's own documented way.
+        """
         raise Unsupported
