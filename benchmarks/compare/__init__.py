@@ -1,0 +1,1 @@
+"""``make bench``: the comparison. ``python -m benchmarks.compare --help``."""

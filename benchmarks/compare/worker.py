@@ -1,0 +1,84 @@
+"""One workload on one system, in a process of its own so that the client's processor time is its own.
+
+    python -m benchmarks.compare.worker SYSTEM WORKLOAD --addresses HOST:PORT,… [--parameters JSON]
+
+Messages are JSON lines on standard output: ``{"event": "begin"}`` right before the measured part, upon which
+it waits for a line on standard input (its end will do); ``{"event": "end"}`` right after it; in the end one
+``{"event": "result", "figures": {…}, "seconds": …, "cpu_seconds": …}``, or ``{"event": "failed",
+"unsupported": …, "reason": …}``. What libraries print goes to standard error. Exit status 0 in all these
+cases; 2 for arguments that make no sense.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import traceback
+from collections.abc import Sequence
+
+import msgspec
+import uvloop
+
+from benchmarks.compare.workloads import WORKLOADS, Workload
+from benchmarks.compare.workloads.context import Channel, Context, Parameters, private_channel
+from benchmarks.peers.catalog import SYSTEMS, make_client
+from benchmarks.peers.system import Unsupported
+
+
+async def work(
+    system: str, workload: Workload, addresses: Sequence[str], given: Parameters, to: Channel
+) -> None:
+    """Connect, run, report."""
+    client = make_client(system, addresses)
+    await client.connect()
+    try:
+        context = Context(system, client, given, to)
+        figures = await workload.run(context)
+        window = context.window
+        to.say(event="result", figures=figures, seconds=window.seconds, cpu_seconds=window.cpu_seconds)
+    finally:
+        await client.close()
+
+
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Raises SystemExit for arguments that make no sense."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.compare.worker")
+    parser.add_argument("system", choices=SYSTEMS)
+    parser.add_argument("workload", choices=WORKLOADS)
+    parser.add_argument("--addresses", required=True, help="of the nodes, separated by commas")
+    parser.add_argument("--parameters", default="{}", help="JSON of workloads.context.Parameters")
+    found = parser.parse_args(arguments)
+    try:
+        found.parameters = msgspec.convert(json.loads(found.parameters), Parameters)
+    except (ValueError, msgspec.ValidationError) as error:
+        parser.error(f"--parameters: {error}")
+    return found
+
+
+def main() -> int:
+    arguments = parse()
+    channel = private_channel()
+    workload = WORKLOADS[arguments.workload]
+    try:
+        uvloop.run(
+            work(arguments.system, workload, arguments.addresses.split(","), arguments.parameters, channel)
+        )
+    except Unsupported as error:
+        channel.say(event="failed", unsupported=True, reason=str(error) or "not offered by this system")
+    except Exception as error:  # noqa: BLE001  (a client library may raise anything; it is told and shown)
+        traceback.print_exc()
+        channel.say(event="failed", unsupported=False, reason=reason(error))
+    return 0
+
+
+def reason(error: BaseException) -> str:
+    """An exception in one line; of a group, its first member."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:300]}" if text else type(error).__name__
+
+
+if __name__ == "__main__":
+    sys.exit(main())

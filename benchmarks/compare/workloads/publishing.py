@@ -1,0 +1,81 @@
+"""Publishing: one after another, pipelined, by several publishers at once."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from benchmarks.compare.payloads import first, payloads, pool
+from benchmarks.compare.workloads.context import Context, Figures, calibrate, percentile
+
+#: Bytes of a payload where a workload does not say otherwise.
+SMALL = 100
+_WARM_UP = 50
+
+
+async def sequential(context: Context) -> Figures:
+    """One publisher that awaits each acknowledgement: milliseconds of one publish of 100 B."""
+    client, topic = context.client, "sequential"
+    await client.create(topic)
+    some = payloads(SMALL, 200)
+    for payload in some[:_WARM_UP]:
+        await client.publish(topic, payload)
+    latencies = []
+    async with context.measured():
+        for i in range(context.parameters.times):
+            started = time.perf_counter()
+            await client.publish(topic, some[i % len(some)])
+            latencies.append((time.perf_counter() - started) * 1e3)
+    return {"p50": percentile(latencies, 50), "p99": percentile(latencies, 99), "records": len(latencies)}
+
+
+async def pipelined(context: Context, size: int) -> Figures:
+    """``publish_all`` of records of ``size`` bytes: records and megabytes (10⁶) per second.
+
+    The topic is kept for the workloads that read; ``total`` is what it holds.
+    """
+    client, topic = context.client, f"pipelined-{size}"
+    await client.create(topic)
+    records, total = pool(size), 0
+    most = context.parameters.most_bytes // size
+
+    async def burst(count: int) -> None:
+        nonlocal total
+        some, times = first(records, count)
+        await client.publish_all(topic, some, times)
+        total += len(some) * times
+
+    rate = await calibrate(burst, 500, most)
+    some, times = first(records, max(100, min(most, round(rate * context.parameters.seconds))))
+    count = len(some) * times
+    async with context.measured() as window:
+        await client.publish_all(topic, some, times)
+    return {
+        "rate": count / window.seconds,
+        "megabytes": count * size / 1e6 / window.seconds,
+        "records": count,
+        "total": total + count,
+    }
+
+
+async def concurrent(context: Context, publishers: int) -> Figures:
+    """Publishers of 100 B that each await their acknowledgement before the next: records per second."""
+    client, topic = context.client, f"publishers-{publishers}"
+    await client.create(topic)
+    some = payloads(SMALL, 200)
+
+    async def publisher(number: int, until: float) -> int:
+        acknowledged = 0
+        while time.monotonic() < until:
+            await client.publish(topic, some[(number + acknowledged) % len(some)])
+            acknowledged += 1
+        return acknowledged
+
+    async def all_for(seconds: float) -> int:
+        until = time.monotonic() + seconds
+        return sum(await asyncio.gather(*[publisher(number, until) for number in range(publishers)]))
+
+    await all_for(min(0.5, context.parameters.seconds / 4))
+    async with context.measured() as window:
+        count = await all_for(context.parameters.seconds * 0.75)
+    return {"rate": count / window.seconds, "records": count}
