@@ -147,7 +147,7 @@ class Runner:
             figures = before["figures"]
             given = replace(
                 given,
-                topic=workload.needs_topic,
+                topic=workload.needs,
                 records=int(figures.get("total", 0)),
                 rate=figures["rate"],
             )

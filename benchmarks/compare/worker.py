@@ -33,7 +33,7 @@ async def work(
     client = make_client(system, addresses)
     await client.connect()
     try:
-        context = Context(system, client, given, to)
+        context = Context(system, client, given, to, workload.name)
         figures = await workload.run(context)
         window = context.window
         to.say(event="result", figures=figures, seconds=window.seconds, cpu_seconds=window.cpu_seconds)

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 
-from benchmarks.compare.workloads import failover, publishing
+from benchmarks.compare.workloads import failover, latency, publishing, reading
 from benchmarks.compare.workloads.context import Context, Figures
 
 #: Figures by name; a list where the rounds are to be pooled.
@@ -22,8 +22,6 @@ class Workload:
     deadline: float = 60.0
     #: The workload whose topic or rate it uses.
     needs: str | None = None
-    #: The topic it reads, if that is one of an earlier workload.
-    needs_topic: str = ""
     #: It asks for the leader to be killed, ``Parameters.times`` times.
     kills: bool = False
 
@@ -38,6 +36,12 @@ WORKLOADS = {
         Workload("publishers-1", partial(publishing.concurrent, publishers=1)),
         Workload("publishers-16", partial(publishing.concurrent, publishers=16)),
         Workload("publishers-128", partial(publishing.concurrent, publishers=128)),
+        Workload("mixed", reading.mixed),
+        Workload("latency-half", partial(latency.at_rate, share=0.5), needs="mixed"),
+        Workload("latency-1000", latency.at_rate),
+        Workload("replay-100", partial(reading.replay, size=100), needs="pipelined-100"),
+        Workload("replay-1k", partial(reading.replay, size=1024), needs="pipelined-1k"),
+        Workload("group", reading.group, needs="pipelined-100"),
         Workload("failover", failover.failover, kills=True),
     )
 }

@@ -82,6 +82,8 @@ class Context:
     client: Client
     parameters: Parameters
     channel: Channel
+    #: What the workload calls the topic that it fills.
+    topic: str
     window: Measured = field(default_factory=Measured)
 
     @asynccontextmanager

@@ -21,7 +21,7 @@ async def failover(context: Context) -> Figures:
 
     One publisher, one record after another, all the time. See ``outage``.
     """
-    client, topic = context.client, "failover"
+    client, topic = context.client, context.topic
     await client.create(topic)
     payload = payloads(100, 1)[0]
     outages: list[float] = []

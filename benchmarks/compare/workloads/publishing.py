@@ -15,7 +15,7 @@ _WARM_UP = 50
 
 async def sequential(context: Context) -> Figures:
     """One publisher that awaits each acknowledgement: milliseconds of one publish of 100 B."""
-    client, topic = context.client, "sequential"
+    client, topic = context.client, context.topic
     await client.create(topic)
     some = payloads(SMALL, 200)
     for payload in some[:_WARM_UP]:
@@ -34,7 +34,7 @@ async def pipelined(context: Context, size: int) -> Figures:
 
     The topic is kept for the workloads that read; ``total`` is what it holds.
     """
-    client, topic = context.client, f"pipelined-{size}"
+    client, topic = context.client, context.topic
     await client.create(topic)
     records, total = pool(size), 0
     most = context.parameters.most_bytes // size
@@ -60,7 +60,7 @@ async def pipelined(context: Context, size: int) -> Figures:
 
 async def concurrent(context: Context, publishers: int) -> Figures:
     """Publishers of 100 B that each await their acknowledgement before the next: records per second."""
-    client, topic = context.client, f"publishers-{publishers}"
+    client, topic = context.client, context.topic
     await client.create(topic)
     some = payloads(SMALL, 200)
 
