@@ -18,7 +18,7 @@ _FLOW = 500
 #: Acknowledgements that may be outstanding: the most that the protocol's description advises.
 _OUTSTANDING = 3
 #: Messages handed to the connection before the event loop gets a turn.
-_BURST = 100
+_BURST = 500
 #: Operations of a fast batch.
 _START, _APPEND, _COMMIT = 0, 1, 2
 
