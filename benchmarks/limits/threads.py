@@ -101,11 +101,11 @@ _ROLES = (
 def table(used: Mapping[str, Mapping[str, Usage]], count: int) -> list[str]:
     """Processor time, waiting for a processor, and switches per operation, by process and role."""
     lines = [
-        f"{'process':<12} {'thread':<20} {'CPU µs':>8} {'run queue µs':>13} {'gives way':>10} {'preempted':>10}"
+        f"{'process':<12} {'thread':<20} {'CPU µs':>8} {'run queue µs':>13} {'gives way':>10} {'forced':>8}"
     ]
     for process, roles in used.items():
         for role, usage in sorted(roles.items(), key=lambda item: -item[1].seconds):
             figures = f"{usage.seconds / count * 1e6:8.0f} {usage.waited / count * 1e6:13.0f}"
-            figures += f" {usage.voluntary / count:10.2f} {usage.forced / count:10.2f}"
+            figures += f" {usage.voluntary / count:10.2f} {usage.forced / count:8.2f}"
             lines.append(f"{process:<12} {role:<20} {figures}")
     return lines
