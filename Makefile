@@ -8,7 +8,7 @@ JOBS ?= 2
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo sim sim-sabotages drill drills test check format proto bench-smoke compose-test soak clean
+.PHONY: help demo sim sim-sabotages drill drills test check format proto bench bench-check bench-smoke compose-test soak clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,6 +45,14 @@ proto: $(READY) ## regenerate holdfast/v1 from proto/
 
 bench-smoke: $(READY) ## measure speed and memory (see benchmarks/README.md)
 	@$(BIN)/python benchmarks/smoke.py
+
+BENCH_ARGS ?=
+
+bench: $(READY) ## Holdfast beside its peers, in one run (see benchmarks/README.md): [BENCH_ARGS="--quick"]
+	@$(BIN)/python -m benchmarks.compare $(BENCH_ARGS)
+
+bench-check: $(READY) ## a few figures against the ones last recorded: [BENCH_ARGS="--record"]
+	@$(BIN)/python -m benchmarks.compare.check $(BENCH_ARGS)
 
 sim: $(READY) ## simulate clusters under seeded faults: SEEDS=n [SEED=s] [SABOTAGE=name] [PLAN=file]
 	@PYTHONHASHSEED=0 $(BIN)/python -m holdfast.chaos.sim --jobs $(JOBS) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(SEED),--seed $(SEED)) $(if $(PLAN),--plan $(PLAN)) $(if $(SABOTAGE),--sabotage $(SABOTAGE)) $(SIM_ARGS)

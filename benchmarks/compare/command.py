@@ -1,16 +1,19 @@
-"""The command line of the comparison."""
+"""Run Holdfast and its peers on this machine and print what they do as multiples of Holdfast."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import sys
 import tempfile
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
-from benchmarks.compare.runner import Plan, Result, Runner, with_needed
+from benchmarks.compare import machine
+from benchmarks.compare.chart import chart
+from benchmarks.compare.document import Document, System
+from benchmarks.compare.report import check_markers, embedded, report
+from benchmarks.compare.runner import Plan, Runner, with_needed
 from benchmarks.compare.workloads import WORKLOADS
 from benchmarks.compare.workloads.context import Parameters
 from benchmarks.peers.catalog import SYSTEMS, cluster_class
@@ -20,69 +23,116 @@ FULL = Parameters()
 QUICK = Parameters(seconds=1.0, most_bytes=60_000_000, times=100)
 _FAILOVERS = 20
 
+_ROOT = Path(__file__).resolve().parents[2]
+#: What ``--write`` rewrites.
+README = _ROOT / "benchmarks" / "README.md"
+RAW = _ROOT / "benchmarks" / "results" / "compare.json"
+CHART = _ROOT / "docs" / "compare.svg"
+
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Raises SystemExit for arguments that make no sense."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.compare", description=__doc__)
     parser.add_argument("--systems", type=_names(SYSTEMS), help="separated by commas; all that are installed")
     parser.add_argument("--workloads", type=_names(WORKLOADS), help="separated by commas; all")
-    parser.add_argument("--rounds", type=int, help="repetitions, interleaved (3; quick: 1)")
-    parser.add_argument("--failovers", type=int, help="kills per system, over all rounds (20; quick: 2)")
+    parser.add_argument("--rounds", type=_positive, help="repetitions, interleaved (3; quick: 1)")
+    parser.add_argument("--failovers", type=_positive, help="kills per system in all (20; quick: 2)")
     parser.add_argument("--quick", action="store_true", help="a fraction of the work: does it run at all")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything, also as it comes")
+    parser.add_argument("--chart", type=Path, metavar="FILE", help="write the SVG")
+    parser.add_argument(
+        "--write", action="store_true", help="renew benchmarks/README.md, benchmarks/results and docs"
+    )
     parser.add_argument("--directory", type=Path, help="for the nodes' data; on the disk to be measured")
+    parser.add_argument("--render", type=Path, metavar="FILE", help="run nothing; report what --json wrote")
     found = parser.parse_args(arguments)
     found.rounds = found.rounds or (1 if found.quick else 3)
     found.failovers = found.failovers or (2 if found.quick else _FAILOVERS)
     found.directory = found.directory or Path(tempfile.gettempdir())
+    if not found.directory.is_dir():
+        parser.error(f"--directory: {found.directory} is no directory")
     return found
 
 
-def installed(wanted: Sequence[str] | None) -> list[str]:
-    """The systems that can run here. What cannot is told on standard error, with how to install it."""
-    found = []
+def available(wanted: Sequence[str] | None) -> tuple[dict[str, System], dict[str, str]]:
+    """The systems that can run here, and why the others cannot, with how to install them."""
+    systems, missing = {}, {}
     for name in wanted or SYSTEMS:
         try:
-            missing = cluster_class(name).missing()
+            found = cluster_class(name)
+            reason = found.missing()
         except ImportError as error:
-            missing = f"{error} (see benchmarks/README.md)"
-        if missing is None:
-            found.append(name)
+            missing[name] = f"{error}: see benchmarks/README.md"
+            continue
+        if reason is not None:
+            missing[name] = reason
         else:
-            print(f"not compared: {name}: {missing}", file=sys.stderr)
-    return found
+            systems[name] = System(found.title, found.durability, found.fsynced, found.version())
+    return systems, missing
+
+
+def run(options: argparse.Namespace) -> Document:
+    """Measure. Raises RuntimeError when there is nothing to run, KeyboardInterrupt."""
+    systems, missing = available(options.systems)
+    for name, reason in missing.items():
+        print(f"not compared: {name}: {reason}", file=sys.stderr)
+    if not systems:
+        raise RuntimeError("no system to compare")
+    parameters = QUICK if options.quick else FULL
+    bare = machine.look(options.directory, quick=options.quick)
+    print(bare, file=sys.stderr, flush=True)
+    document = Document(bare, systems, options.rounds, parameters.seconds, missing)
+    plan = Plan(
+        systems=list(systems),
+        workloads=with_needed(options.workloads or list(WORKLOADS)),
+        rounds=options.rounds,
+        parameters=parameters,
+        failovers=-(-options.failovers // options.rounds),
+        directory=options.directory,
+    )
+
+    def keep() -> None:
+        if options.json:
+            document.write(options.json)
+
+    asyncio.run(Runner(plan, document.results, keep).run())
+    return document
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """0: all measured; 1: a workload of Holdfast failed; 2: nothing could be measured; 130: interrupted."""
     options = parse(arguments)
-    systems = installed(options.systems)
-    if not systems:
-        print("no system to compare", file=sys.stderr)
-        return 2
-    plan = Plan(
-        systems,
-        with_needed(options.workloads or list(WORKLOADS)),
-        options.rounds,
-        QUICK if options.quick else FULL,
-        -(-options.failovers // options.rounds),
-        options.directory,
-    )
-
-    def keep(results: list[Result]) -> None:
-        if options.json:
-            options.json.write_text(json.dumps([result.raw() for result in results], indent=1) + "\n")
-
     try:
+        if options.write:
+            check_markers(README.read_text(encoding="utf-8"), README)
         with unwinding():
-            results = asyncio.run(Runner(plan, keep).run())
+            document = Document.read(options.render) if options.render else run(options)
+    except (RuntimeError, ValueError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         return INTERRUPTED
-    for result in results:
-        print(json.dumps(result.raw()))
-    return 0
+    text = report(document)
+    print(text)
+    if options.json and not options.render:
+        document.write(options.json)
+    if options.chart:
+        options.chart.write_text(chart(document), encoding="utf-8")
+    if options.write:
+        _renew(document, text)
+    return 1 if any(r.system == "holdfast" and r.failed for r in document.results) else 0
+
+
+def _renew(document: Document, text: str) -> None:
+    readme = README.read_text(encoding="utf-8")
+    README.write_text(embedded(readme, text, README), encoding="utf-8")
+    document.write(RAW)
+    CHART.write_text(chart(document), encoding="utf-8")
 
 
 def _names(known: Collection[str]) -> Callable[[str], list[str]]:
+    """Parses names separated by commas; in the order of ``known``."""
+
     def parse_names(text: str) -> list[str]:
         names = text.split(",")
         for name in names:
@@ -91,3 +141,10 @@ def _names(known: Collection[str]) -> Callable[[str], list[str]]:
         return [name for name in known if name in names]
 
     return parse_names
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("at least 1")
+    return number

@@ -14,9 +14,9 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from benchmarks.compare.cell import Cell, measure
+from benchmarks.compare.document import Result
 from benchmarks.compare.workloads import WORKLOADS, Workload
 from benchmarks.compare.workloads.context import Parameters
 from benchmarks.peers.catalog import cluster_class
@@ -41,19 +41,6 @@ class Plan:
     directory: Path
 
 
-@dataclass(slots=True)
-class Result:
-    """One workload of one system in one round."""
-
-    round: int
-    system: str
-    workload: str
-    cell: Cell
-
-    def raw(self) -> dict[str, Any]:
-        return {"round": self.round, "system": self.system, "workload": self.workload, **self.cell}
-
-
 def with_needed(names: Sequence[str]) -> list[str]:
     """The workloads and those they build on, in the order of the catalog."""
     wanted = set(names)
@@ -71,24 +58,23 @@ def rotated(systems: Sequence[str], number: int) -> list[str]:
 
 @dataclass(slots=True)
 class Runner:
-    """Runs a plan. ``done`` is called with all results so far whenever a system has been measured."""
+    """Runs a plan and appends to ``results``; ``done`` is called whenever a system has been measured."""
 
     plan: Plan
-    done: Callable[[list[Result]], None]
-    results: list[Result] = field(default_factory=list)
+    results: list[Result]
+    done: Callable[[], None]
     _keeper: Keeper = field(default_factory=Keeper)
     _started: float = field(default_factory=time.monotonic)
 
-    async def run(self) -> list[Result]:
+    async def run(self) -> None:
         """All rounds. Whatever was started has ended when this returns or raises."""
         try:
             for number in range(self.plan.rounds):
                 for system in rotated(self.plan.systems, number):
                     await self._system(number, system)
-                    self.done(self.results)
+                    self.done()
         finally:
             self._keeper.close()
-        return self.results
 
     async def _system(self, number: int, name: str) -> None:
         folder = Path(tempfile.mkdtemp(prefix=f"compare-{name}-", dir=self.plan.directory))
