@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import uuid
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self
@@ -12,6 +13,7 @@ from typing import Any, Self
 from nats.aio.client import Client as Connection
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
+from nats.js import JetStreamContext
 
 #: Messages between two acknowledgements of a fast batch: the most the server agrees to.
 _FLOW = 500
@@ -21,68 +23,99 @@ _OUTSTANDING = 3
 _BURST = 500
 #: Operations of a fast batch.
 _START, _APPEND, _COMMIT = 0, 1, 2
+_PATIENCE_SECONDS = 60
 
 #: Messages a pull request asks for, and the requests kept outstanding.
 _BATCH = 5_000
 _REQUESTS = 2
 
 
-async def fast_ingest(connection: Connection, subject: str, payloads: Sequence[bytes], times: int) -> None:
-    """One fast batch: the server acknowledges every some hundred messages, the last one commits.
+class FastIngest:
+    """Fast batches over one connection: the server acknowledges some hundred messages at a time.
 
-    Raises RuntimeError when the server reports a gap or an error.
+    The answers to all batches come to one inbox. What each message's reply subject says: the batch, how many
+    messages apart acknowledgements may be, that a gap ends the batch, the message's place, the operation.
     """
-    total = len(payloads) * times
-    inbox = connection.new_inbox()
-    acknowledged = 0
-    window = _FLOW * _OUTSTANDING
-    moved = asyncio.Event()
-    done: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
-    async def answered(message: Msg) -> None:
-        nonlocal acknowledged, window
-        answer: dict[str, Any] = json.loads(message.data) if message.data else {"error": message.headers}
-        if answer.get("type") == "ack":
-            acknowledged, window = answer["seq"], max(answer["msgs"], 1) * _OUTSTANDING
-            moved.set()
-        elif not done.done():
-            if "error" in answer or answer.get("type") == "gap":
-                done.set_exception(RuntimeError(f"NATS refused a batch: {answer}"))
-            else:
-                done.set_result(answer["count"])
-            moved.set()
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._inbox = connection.new_inbox()
+        self._batches: dict[str, _Batch] = {}
+        self._listening: asyncio.Future[Subscription] | None = None
 
-    subscription = await connection.subscribe(f"{inbox}.>", cb=answered)
-    reply = f"{inbox}.{_FLOW}.fail."
-    publish = connection.publish
-    try:
+    async def publish(self, subject: str, payloads: Sequence[bytes], times: int) -> None:
+        """One batch; its last message commits it. Raises RuntimeError when the server reports an error."""
+        if self._listening is None:
+            inbox = f"{self._inbox}.>"
+            self._listening = asyncio.ensure_future(self._connection.subscribe(inbox, cb=self._answered))
+        await self._listening
+        name = uuid.uuid4().hex
+        batch = self._batches[name] = _Batch()
+        try:
+            stored = await self._send(batch, f"{self._inbox}.{name}.{_FLOW}.fail.", subject, payloads, times)
+        finally:
+            del self._batches[name]
+        if stored != len(payloads) * times:
+            raise RuntimeError(f"NATS stored {stored} of {len(payloads) * times} records")
+
+    async def _send(
+        self, batch: _Batch, reply: str, subject: str, payloads: Sequence[bytes], times: int
+    ) -> int:
+        total = len(payloads) * times
+        publish = self._connection.publish
         records = itertools.chain.from_iterable(itertools.repeat(payloads, times))
         for sent, payload in enumerate(records, 1):
             operation = _COMMIT if sent == total else _START if sent == 1 else _APPEND
             await publish(subject, payload, f"{reply}{sent}.{operation}.$FI")
-            if sent % _BURST == 0:
+            if sent % _BURST == 0 and sent < total:
                 await asyncio.sleep(0)
-                while sent - acknowledged >= window and sent < total and not done.done():
-                    moved.clear()
-                    await asyncio.wait_for(moved.wait(), 60)
-                if done.done():
-                    break
-        stored = await asyncio.wait_for(done, 60)
-    finally:
-        await subscription.unsubscribe()
-    if stored != total:
-        raise RuntimeError(f"NATS stored {stored} of {total} records")
+                await batch.room(sent)
+        return await asyncio.wait_for(batch.stored, _PATIENCE_SECONDS)
+
+    async def _answered(self, message: Msg) -> None:
+        name = message.subject[len(self._inbox) + 1 :].partition(".")[0]
+        if batch := self._batches.get(name):
+            batch.answered(json.loads(message.data) if message.data else {"error": message.headers})
 
 
-async def publish_async(connection: Connection, subject: str, payloads: Sequence[bytes], times: int) -> None:
+class _Batch:
+    """How far the server is with one batch."""
+
+    def __init__(self) -> None:
+        self.stored: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._acknowledged = 0
+        self._window = _FLOW * _OUTSTANDING
+        self._moved = asyncio.Event()
+
+    async def room(self, sent: int) -> None:
+        """Wait until fewer than the window's messages are unacknowledged. Raises what the server reported."""
+        while sent - self._acknowledged >= self._window and not self.stored.done():
+            self._moved.clear()
+            await asyncio.wait_for(self._moved.wait(), _PATIENCE_SECONDS)
+        if self.stored.done():
+            raise RuntimeError(f"NATS ended a batch after {self.stored.result()} records")
+
+    def answered(self, answer: dict[str, Any]) -> None:
+        if answer.get("type") == "ack":
+            self._acknowledged = answer["seq"]
+            self._window = max(answer["msgs"], 1) * _OUTSTANDING
+        elif not self.stored.done():
+            if "error" in answer or answer.get("type") == "gap":
+                self.stored.set_exception(RuntimeError(f"NATS refused a batch: {answer}"))
+            else:
+                self.stored.set_result(answer["count"])
+        self._moved.set()
+
+
+async def publish_async(
+    jetstream: JetStreamContext, subject: str, payloads: Sequence[bytes], times: int
+) -> None:
     """``publish_async`` with its default window of 4,000; every acknowledgement is looked at."""
-    jetstream = connection.jetstream()
     pending = []
     for payload in itertools.chain.from_iterable(itertools.repeat(payloads, times)):
         pending.append(await jetstream.publish_async(subject, payload))
-    await asyncio.wait_for(jetstream.publish_async_completed(), 120)
     for future in pending:
-        future.result()
+        await future
 
 
 class Pull:
@@ -96,6 +129,7 @@ class Pull:
         self._left = limit
         self._arrived: list[Msg] = []
         self._news = asyncio.Event()
+        self._refused: dict[str, str] | None = None
         self._asked = 0
         self._subscription: Subscription | None = None
 
@@ -120,15 +154,16 @@ class Pull:
         while not self._arrived:
             self._news.clear()
             await self._news.wait()
+        if self._refused:
+            raise RuntimeError(f"NATS ended a pull request: {self._refused}")
         taken, self._arrived = self._arrived, []
-        for message in taken:
-            if message.headers and "Status" in message.headers and not message.reply:
-                raise RuntimeError(f"NATS ended a pull request: {message.headers}")
         self._asked -= len(taken)
         await self._ask()
         return taken
 
     async def _came(self, message: Msg) -> None:
+        if message.headers and "Status" in message.headers:
+            self._refused = message.headers
         self._arrived.append(message)
         self._news.set()
 
