@@ -1,0 +1,9 @@
+"""RabbitMQ: the quorum queue, fsynced by a majority, and the stream, in the page caches of a majority."""
+
+from __future__ import annotations
+
+from benchmarks.peers.rabbitmq_quorum import QuorumClient, QuorumCluster
+from benchmarks.peers.rabbitmq_stream import StreamClient, StreamCluster
+
+CLUSTERS = {"rabbitmq-quorum": QuorumCluster, "rabbitmq-stream": StreamCluster}
+CLIENTS = {"rabbitmq-quorum": QuorumClient, "rabbitmq-stream": StreamClient}

@@ -1,0 +1,368 @@
+"""RabbitMQ's stream through rstream, on the protocol of the stream plugin."""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from collections.abc import AsyncIterator, Sequence
+from itertools import chain
+
+from rstream import OffsetNotFound, OffsetType, ServerError
+from rstream import connection as rstream_connection
+from rstream.client import Client as Connection
+from rstream.exceptions import LeaderNotAvailable
+from rstream.schema import (
+    Deliver,
+    Message,
+    MetadataUpdate,
+    OffsetSpec,
+    Publish,
+    PublishConfirm,
+    PublishError,
+    PublishSubBatching,
+)
+
+from benchmarks.peers import system
+from benchmarks.peers.rabbitmq_cluster import NODES, RabbitCluster
+
+#: What rstream reads from a socket at a time; its own 256 bytes cost it two thirds of its replay.
+rstream_connection.CHUNK_SIZE = 256 << 10
+
+#: The most a frame may hold by both sides' defaults, and what this client puts into one.
+_FRAME_MAX = 1 << 20
+_FRAME_RECORDS = 4000
+_FRAME_BYTES = 400_000
+#: Frames of sub-entries that are not confirmed yet at a time.
+_WINDOW = 16
+#: Chunks the broker may send ahead.
+_CREDIT = 50
+_STORE_EVERY = 10_000
+#: A question to a node, and a record's confirmation, while nodes are dying.
+_ANSWER_SECONDS = 2.0
+_PATIENCE_SECONDS = 10.0
+_RETRY_SECONDS = 0.01
+
+_LENGTH = struct.Struct(">I")
+#: Marks a sub-entry that is not compressed: the payloads are random.
+_PLAIN_SUB_ENTRY = 0x80
+
+#: What a node that is dying, or a stream without a leader, raises.
+_BROKEN = (OSError, TimeoutError, ServerError, LeaderNotAvailable)
+
+#: Erlang: the node that leads a stream, and whether every stream ends at the same offset on each member.
+_LEADER = """
+    {ok, Queue} = rabbit_amqqueue:lookup(rabbit_misc:r(<<"/">>, queue, <<"%s">>)),
+    {ok, Members} = rabbit_stream_coordinator:members(maps:get(name, amqqueue:get_type_state(Queue))),
+    [Leader] = [Node || {Node, {Pid, writer}} <- maps:to_list(Members), is_pid(Pid)],
+    Leader.
+"""
+_IN_SYNC = f"""
+    Of = fun(Node) ->
+        Counters = maps:to_list(rpc:call(Node, osiris_counters, overview, [])),
+        [{{Name, maps:get(offset, Values)}} || {{{{Kind, Name}}, Values}} <- Counters,
+                                             Kind =:= osiris_writer orelse Kind =:= osiris_replica]
+    end,
+    Ends = lists:append([Of(Node) || Node <- rabbit_nodes:all_running()]),
+    lists:all(fun(Same) -> {NODES} =:= length([1 || End <- Ends, End =:= Same]) end, Ends).
+"""
+
+
+class StreamCluster(RabbitCluster):
+    """A confirm comes when a majority has the record in its page cache; a stream never calls fsync."""
+
+    name = "rabbitmq-stream"
+    title = "RabbitMQ stream"
+    durability = "in the page caches of a majority, no fsync"
+    fsynced = False
+    plugins = "rabbitmq_stream"
+    library = "rstream"
+
+    def _settings(self, node: int) -> str:
+        port = self._stream[node]
+        return (
+            f"stream.listeners.tcp.local = 127.0.0.1:{port}\n"
+            "stream.advertised_host = 127.0.0.1\n"
+            f"stream.advertised_port = {port}\n"
+        )
+
+    def _client_ports(self) -> list[int]:
+        return self._stream
+
+    async def leader_of(self, topic: str) -> int:
+        """Asked of the coordinator of streams, which names the leader."""
+        return await self._leader(_LEADER % topic)
+
+    async def _in_sync(self) -> bool:
+        return await self._holds(_IN_SYNC)
+
+
+class _Publisher:
+    """A stream's publisher on a connection to its leader; what is not confirmed yet, by publishing id."""
+
+    def __init__(self, connection: Connection, number: int) -> None:
+        self._connection = connection
+        self._number = number
+        self._id = 0
+        self._waiting: list[Message] = []
+        self._pending: dict[int, asyncio.Future[None] | None] = {}
+        self._moved = asyncio.Event()
+        self._sending: asyncio.Task[None] | None = None
+        self.failure: Exception | None = None
+
+    async def publish(self, payload: bytes) -> None:
+        """Returns when confirmed; goes out with whatever else is published in the same turn of the loop."""
+        if self.failure:
+            raise self.failure
+        self._id += 1
+        confirmed = asyncio.get_running_loop().create_future()
+        self._pending[self._id] = confirmed
+        self._waiting.append(Message(self._id, None, payload))
+        if self._sending is None:
+            self._sending = asyncio.create_task(self._send())
+        await confirmed
+
+    async def _send(self) -> None:
+        while self._waiting:
+            size = count = 0
+            for message in self._waiting:
+                size += len(message.data) + 12
+                if count and size > _FRAME_BYTES:
+                    break
+                count += 1
+            some = self._waiting[:count]
+            del self._waiting[:count]
+            await self._connection.send_publish_frame(Publish(self._number, some))
+        self._sending = None
+
+    async def publish_all(self, payloads: Sequence[bytes], times: int) -> None:
+        """In sub-entries: many records that the broker stores, and confirms, as one."""
+        per_frame = max(1, min(_FRAME_RECORDS, _FRAME_BYTES // max(map(len, payloads), default=1)))
+        for _ in range(times):
+            for start in range(0, len(payloads), per_frame):
+                some = payloads[start : start + per_frame]
+                lengths = map(_LENGTH.pack, map(len, some))
+                data = b"".join(chain.from_iterable(zip(lengths, some, strict=True)))
+                await self._at_most(_WINDOW - 1)
+                self._id += 1
+                self._pending[self._id] = None
+                frame = PublishSubBatching(
+                    self._number, 1, self._id, _PLAIN_SUB_ENTRY, len(some), len(data), len(data), data
+                )
+                await self._connection.send_frame(frame)
+        await self._at_most(0)
+
+    async def _at_most(self, pending: int) -> None:
+        while len(self._pending) > pending and not self.failure:
+            self._moved.clear()
+            await self._moved.wait()
+        if self.failure:
+            raise self.failure
+
+    def confirmed(self, frame: PublishConfirm) -> None:
+        if frame.publisher_id == self._number:
+            for each in frame.publishing_ids:
+                self._resolve(self._pending.pop(each))
+            self._moved.set()
+
+    def refused(self, frame: PublishError) -> None:
+        if frame.publisher_id == self._number:
+            self.broken(ServerError(f"a record was refused: {frame.errors[0]}"))
+
+    def broken(self, reason: Exception) -> None:
+        """Nothing pending will be confirmed."""
+        self.failure = self.failure or reason
+        for confirmed in self._pending.values():
+            self._resolve(confirmed)
+        self._pending.clear()
+        self._moved.set()
+
+    def _resolve(self, confirmed: asyncio.Future[None] | None) -> None:
+        if confirmed is None or confirmed.done():
+            return
+        if self.failure:
+            confirmed.set_exception(self.failure)
+        else:
+            confirmed.set_result(None)
+
+
+class StreamClient(system.Client):
+    """rstream 1.1, used at the level of its connection and its frames, below ``Producer`` and ``Consumer``: a
+    chunk is handled at a time instead of a callback per record, and what is to be sent leaves at once.
+
+    Bulk publishing uses sub-entries without compression (documented for the highest throughput; seven times
+    that of plain batches); single records go out in batches of what is published at the same time, as plain
+    entries. Publishers connect to the leader, readers to a replica, as documented.
+    """
+
+    def __init__(self, addresses: Sequence[str]) -> None:
+        super().__init__(addresses)
+        self._connections: dict[tuple[str, int], Connection] = {}
+        self._publishers: dict[str, _Publisher] = {}
+        self._subscriptions = 0
+        self._numbers = 0
+        self._declaring = asyncio.Lock()
+
+    # -- connections -----------------------------------------------------------
+
+    async def connect(self) -> None:
+        await self._any()
+
+    async def close(self) -> None:
+        await asyncio.gather(*[connection.close() for connection in self._connections.values()])
+
+    async def _any(self) -> Connection:
+        """A connection to the first node that answers. Raises OSError when none does."""
+        last: Exception = ConnectionError("no node")
+        for address in self.addresses:
+            host, _, port = address.rpartition(":")
+            try:
+                return await self._to(host, int(port))
+            except _BROKEN as error:
+                last = error
+        raise ConnectionError(str(last)) from last
+
+    async def _to(self, host: str, port: int) -> Connection:
+        found = self._connections.get((host, port))
+        if found is not None and found.is_connection_alive():
+            return found
+        made = Connection(
+            host,
+            port,
+            frame_max=_FRAME_MAX,
+            heartbeat=60,
+            connection_name="holdfast-bench",
+            connection_closed_handler=lambda _: self._lost(made),
+        )
+        # rstream tells of a lost connection only while it serves a stream.
+        made.add_stream("any")
+        await made.start()
+        async with asyncio.timeout(_ANSWER_SECONDS * 5):
+            await made.authenticate("/", "guest", "guest")
+        made.add_handler(MetadataUpdate, self._moved, "metadata")
+        self._connections[host, port] = made
+        return made
+
+    def _lost(self, connection: Connection) -> None:
+        for publisher in self._publishers.values():
+            if publisher._connection is connection:
+                publisher.broken(ConnectionError("the connection broke"))
+
+    def _moved(self, frame: MetadataUpdate) -> None:
+        """The broker ends the publishers of a stream that has another leader."""
+        publisher = self._publishers.get(frame.metadata_info.stream)
+        if publisher is not None:
+            publisher.broken(ConnectionError("the stream has another leader"))
+
+    # -- publishing -----------------------------------------------------------
+
+    async def create(self, topic: str) -> None:
+        await (await self._any()).create_stream(topic, {"initial-cluster-size": NODES})
+        await self._publisher(topic)
+
+    async def _publisher(self, topic: str) -> _Publisher:
+        found = self._publishers.get(topic)
+        if found is not None and found.failure is None:
+            return found
+        async with self._declaring:
+            found = self._publishers.get(topic)
+            if found is not None and found.failure is None:
+                return found
+            leader, _ = await (await self._any()).query_leader_and_replicas(topic)
+            connection = await self._to(leader.host, leader.port)
+            self._numbers = (self._numbers + 1) % 256
+            made = _Publisher(connection, self._numbers)
+            connection.add_handler(PublishConfirm, made.confirmed, str(self._numbers))
+            connection.add_handler(PublishError, made.refused, str(self._numbers))
+            await connection.declare_publisher(topic, None, self._numbers)
+            self._publishers[topic] = made
+            return made
+
+    async def publish(self, topic: str, payload: bytes) -> None:
+        await (await self._publisher(topic)).publish(payload)
+
+    async def publish_all(self, topic: str, payloads: Sequence[bytes], times: int) -> None:
+        await (await self._publisher(topic)).publish_all(payloads, times)
+
+    async def publish_through_failure(self, topic: str, payload: bytes) -> None:
+        """Asks the nodes for the stream's leader until there is one, as the protocol has it. rstream's own
+        recovery does the same, but waits two seconds or more before it asks."""
+        while True:
+            try:
+                async with asyncio.timeout(_ANSWER_SECONDS):
+                    publisher = await self._publisher(topic)
+                async with asyncio.timeout(_PATIENCE_SECONDS):
+                    await publisher.publish(payload)
+                return
+            except _BROKEN:
+                await asyncio.sleep(_RETRY_SECONDS)
+
+    # -- reading -----------------------------------------------------------
+
+    async def replay(self, topic: str, count: int) -> tuple[int, int]:
+        """A subscription from the first offset; each chunk's payloads are a list of bytes."""
+        records = size = 0
+        async for _, payloads in self._chunks(topic, OffsetType.FIRST, None):
+            some = payloads[: count - records]
+            records += len(some)
+            size += sum(map(len, some))
+            if records >= count:
+                break
+        return records, size
+
+    async def consume(self, topic: str, group: str, count: int) -> int:
+        """Offsets are stored on the broker, cumulatively; the protocol has no answer to that, so the last one
+        is sent when this returns."""
+        connection = await self._reader(topic)
+        try:
+            start: int | None = await connection.query_offset(topic, group) + 1
+        except OffsetNotFound:
+            start = None
+        consumed, stored = 0, 0
+        async for offset, payloads in self._chunks(
+            topic, OffsetType.FIRST if start is None else OffsetType.OFFSET, start
+        ):
+            # A chunk is delivered whole, also if the offset asked for is in its middle.
+            skipped = max(0, (start or 0) - offset)
+            taken = payloads[skipped : skipped + count - consumed]
+            consumed += len(taken)
+            if consumed >= count or consumed - stored >= _STORE_EVERY:
+                stored = consumed
+                await connection.store_offset(topic, group, offset + skipped + len(taken) - 1)
+            if consumed >= count:
+                break
+        return consumed
+
+    async def deliveries(self, topic: str) -> AsyncIterator[Sequence[bytes]]:
+        async for _, payloads in self._chunks(topic, OffsetType.NEXT, None):
+            yield payloads
+
+    async def _reader(self, topic: str) -> Connection:
+        leader, replicas = await (await self._any()).query_leader_and_replicas(topic)
+        node = replicas[0] if replicas else leader
+        return await self._to(node.host, node.port)
+
+    async def _chunks(
+        self, topic: str, kind: OffsetType, offset: int | None
+    ) -> AsyncIterator[tuple[int, list[bytes]]]:
+        """(offset of the first, payloads) of each chunk; a credit for another one as soon as one is here."""
+        connection = await self._reader(topic)
+        self._subscriptions = number = (self._subscriptions + 1) % 256
+        arrived: asyncio.Queue[Deliver] = asyncio.Queue()
+
+        async def deliver(frame: Deliver) -> None:
+            if frame.subscription_id == number:
+                await connection.credit(number, 1)
+                arrived.put_nowait(frame)
+
+        connection.add_handler(Deliver, deliver, str(number))
+        await connection.run_queue_listener_task(number, deliver)
+        await connection.subscribe(topic, number, OffsetSpec.from_params(kind, offset), _CREDIT)
+        try:
+            while True:
+                frame = await arrived.get()
+                yield frame.chunk_first_offset, frame.get_messages()
+        finally:
+            connection.remove_handler(Deliver, str(number))
+            await connection.stop_queue_listener_task(number)
+            if connection.is_connection_alive():
+                await connection.unsubscribe(number)
