@@ -1,0 +1,41 @@
+"""Made-up runs of the comparison."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from benchmarks.compare.document import Document, Machine, Result, System
+
+MACHINE = Machine(
+    cores=2,
+    load=0.1,
+    sync_ms=0.2,
+    sync_megabytes=600.0,
+    echo_ms=0.4,
+    stream_megabytes=1000.0,
+    python="3.11",
+    kernel="6.1",
+)
+SYSTEMS = {
+    "holdfast": System("Holdfast", "fsynced on a majority", True, "0.1"),
+    "nats": System("NATS <R3>", "no fsync", False, "2"),
+    "etcd": System("etcd", "fsynced on a majority", True, "3"),
+}
+
+
+def cell(**figures: Any) -> dict[str, Any]:
+    return {
+        "figures": figures,
+        "seconds": 1.0,
+        "cpu_seconds": 1.0,
+        "brokers": {"cpu_seconds": 3.0, "written_bytes": 500, "anonymous_bytes": 7_000_000},
+    }
+
+
+def failed(reason: str) -> dict[str, Any]:
+    return {"failed": reason, "unsupported": False}
+
+
+def document(*results: tuple[int, str, str, dict[str, Any]], rounds: int = 1) -> Document:
+    """Results are (round, system, workload, cell)."""
+    return Document(MACHINE, dict(SYSTEMS), rounds, 4.0, {"kafka": "no java"}, [Result(*r) for r in results])
