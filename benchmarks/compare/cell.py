@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -16,8 +17,8 @@ from typing import Any
 
 from benchmarks.compare.usage import Usage, proportional_bytes, usage
 from benchmarks.compare.workloads import Workload
-from benchmarks.compare.workloads.context import Parameters
-from benchmarks.peers.system import Cluster
+from benchmarks.compare.workloads.context import Parameters, one_line
+from benchmarks.peers.system import Cluster, Unsupported
 
 _SAMPLE_SECONDS = 0.2
 #: A workload's own limit does not include the start of the worker and the topic.
@@ -54,11 +55,14 @@ async def measure(
     kept(worker.pid)
     try:
         async with asyncio.timeout(limit):
-            cell = await _Conversation(cluster, worker).run()
+            cell = await _Conversation(cluster, worker, lambda: kept(worker.pid)).run()
     except TimeoutError:
         cell = _failed(f"not done after {limit:.0f} s")
-    except (RuntimeError, OSError) as error:  # the cluster's side of a failover
-        cell = _failed(" ".join(str(error).split())[:300])
+    except Unsupported as error:
+        cell = failed(error, unsupported=True)
+    except Exception as error:  # noqa: BLE001  (the cluster's side of a failover: any library's error)
+        traceback.print_exc()
+        cell = failed(error)
     finally:
         # Whatever the client library started goes too.
         with contextlib.suppress(ProcessLookupError):
@@ -70,9 +74,13 @@ async def measure(
 class _Conversation:
     """The messages of one worker, answered."""
 
-    def __init__(self, cluster: Cluster, worker: asyncio.subprocess.Process) -> None:
+    def __init__(
+        self, cluster: Cluster, worker: asyncio.subprocess.Process, restarted: Callable[[], None]
+    ) -> None:
         self._cluster = cluster
         self._worker = worker
+        #: Called when other processes run than before.
+        self._restarted = restarted
         self._before: Usage | None = None
         self._after: Usage | None = None
         self._peak = 0
@@ -103,6 +111,7 @@ class _Conversation:
                 case "restart":
                     assert self._killed is not None
                     await self._cluster.restart(self._killed)
+                    self._restarted()
                     self._say()
                 case "failed":
                     return _failed(message["reason"], unsupported=message["unsupported"])
@@ -141,6 +150,11 @@ class _Conversation:
     def _say(self, **message: float) -> None:
         assert self._worker.stdin is not None
         self._worker.stdin.write(json.dumps(message or {"event": "go"}).encode() + b"\n")
+
+
+def failed(error: BaseException, *, unsupported: bool = False) -> Cell:
+    """The cell of a workload that ended with ``error``."""
+    return _failed(one_line(error), unsupported=unsupported)
 
 
 def _failed(reason: str, *, unsupported: bool = False) -> Cell:

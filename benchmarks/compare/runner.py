@@ -7,10 +7,14 @@ from round to round, so that a machine that slows down does so for all.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import shutil
+import signal
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,7 +22,7 @@ from pathlib import Path
 from benchmarks.compare.cell import Cell, measure
 from benchmarks.compare.document import Result
 from benchmarks.compare.workloads import WORKLOADS, Workload
-from benchmarks.compare.workloads.context import Parameters
+from benchmarks.compare.workloads.context import Parameters, one_line
 from benchmarks.peers.catalog import cluster_class
 from benchmarks.peers.system import Cluster
 from holdfast.chaos.keeper import Keeper
@@ -87,7 +91,7 @@ class Runner:
                 reason = await self._start(cluster)
                 await self._workloads(number, cluster, folder / "worker.log", reason)
             finally:
-                await asyncio.wait_for(cluster.stop(), _STOP_SECONDS)
+                await self._stop(cluster)
         finally:
             await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
 
@@ -97,11 +101,21 @@ class Runner:
             await asyncio.wait_for(cluster.start(), _START_SECONDS)
         except TimeoutError:
             return f"the cluster did not start within {_START_SECONDS:.0f} s"
-        except (RuntimeError, OSError) as error:
-            print(error, file=sys.stderr)
-            return "the cluster did not start: " + " ".join(str(error).split())[:300]
+        except Exception as error:  # noqa: BLE001  (whatever an adapter's library raises: the others go on)
+            traceback.print_exc()
+            return f"the cluster did not start: {one_line(error)}"
         self._keep(cluster)
         return None
+
+    async def _stop(self, cluster: Cluster) -> None:
+        """Orderly, else by force: the next system is to have the machine for itself."""
+        try:
+            await asyncio.wait_for(cluster.stop(), _STOP_SECONDS)
+        except Exception:  # noqa: BLE001  (as above)
+            traceback.print_exc()
+            for pid in [pid for node in cluster.pids() for pid in node]:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
 
     def _keep(self, cluster: Cluster, *more: int) -> None:
         """Should we be killed, these end too."""

@@ -21,7 +21,7 @@ import msgspec
 import uvloop
 
 from benchmarks.compare.workloads import WORKLOADS, Workload
-from benchmarks.compare.workloads.context import Channel, Context, Parameters, private_channel
+from benchmarks.compare.workloads.context import Channel, Context, Parameters, one_line, private_channel
 from benchmarks.peers.catalog import SYSTEMS, make_client
 from benchmarks.peers.system import Unsupported
 
@@ -65,19 +65,11 @@ def main() -> int:
             work(arguments.system, workload, arguments.addresses.split(","), arguments.parameters, channel)
         )
     except Unsupported as error:
-        channel.say(event="failed", unsupported=True, reason=str(error) or "not offered by this system")
+        channel.say(event="failed", unsupported=True, reason=one_line(error))
     except Exception as error:  # noqa: BLE001  (a client library may raise anything; it is told and shown)
         traceback.print_exc()
-        channel.say(event="failed", unsupported=False, reason=reason(error))
+        channel.say(event="failed", unsupported=False, reason=one_line(error))
     return 0
-
-
-def reason(error: BaseException) -> str:
-    """An exception in one line; of a group, its first member."""
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text[:300]}" if text else type(error).__name__
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import IO, Any
 
 from benchmarks.peers.catalog import make_client
-from benchmarks.peers.system import Client
+from benchmarks.peers.system import Client, Unsupported
 
 #: What a workload returns, by name; a list holds samples that are pooled over the rounds.
 Figures = Mapping[str, float | list[float]]
@@ -135,6 +135,16 @@ def percentile(values: list[float], per_cent: float) -> float:
     """The smallest value that ``per_cent`` of them do not exceed."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, max(0, -int(-len(ordered) * per_cent // 100) - 1))]
+
+
+def one_line(error: BaseException) -> str:
+    """Why a workload has no figure; of a group of errors, its first."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    text = " ".join(str(error).split())[:300]
+    if isinstance(error, Unsupported):
+        return text or "not offered by this system"
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def private_channel() -> Channel:

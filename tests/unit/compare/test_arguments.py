@@ -10,8 +10,9 @@ import pytest
 from benchmarks.compare import command, worker
 from benchmarks.compare.runner import rotated, with_needed
 from benchmarks.compare.workloads import WORKLOADS
+from benchmarks.compare.workloads.context import one_line
 from benchmarks.peers import catalog, holdfast
-from benchmarks.peers.system import Client, Cluster
+from benchmarks.peers.system import Client, Cluster, Unsupported
 
 
 @pytest.mark.parametrize(
@@ -41,8 +42,9 @@ def test_a_worker_takes_parameters() -> None:
 
 def test_a_reason_is_one_line_of_the_first_error() -> None:
     group = BaseExceptionGroup("several", [ExceptionGroup("inner", [OSError("no\nroute")])])
-    assert worker.reason(group) == "OSError: no route"
-    assert worker.reason(TimeoutError()) == "TimeoutError"
+    assert one_line(group) == "OSError: no route"
+    assert one_line(TimeoutError()) == "TimeoutError"
+    assert one_line(Unsupported()) == "not offered by this system"
 
 
 @pytest.mark.parametrize(
