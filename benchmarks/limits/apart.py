@@ -1,7 +1,8 @@
 """Functions measured in processes of their own, several at the same moment.
 
-``python -m benchmarks.limits.apart MODULE:FUNCTION JSON`` imports the function, says ``ready``, waits for a line and
-prints what the function returns as JSON. So imports are not measured, and several begin together.
+``python -m benchmarks.limits.apart MODULE:FUNCTION JSON`` imports the function, says ``ready``, waits for
+a line and prints what the function returns as JSON. So imports are not measured, and several begin
+together.
 """
 
 from __future__ import annotations
@@ -52,7 +53,11 @@ class Apart:
         self._popen.stdin.flush()
 
     def heard(self) -> Any:
-        """The next JSON line: something it says on the way, or its result. Raises RuntimeError when it failed."""
+        """The next JSON line: something it says on the way, or its result.
+
+        Raises:
+            RuntimeError: it has failed.
+        """
         line = self._line()
         if not line:
             raise RuntimeError(f"{self._popen.args!r} ended with status {self._popen.wait(10)}")
@@ -65,7 +70,7 @@ class Apart:
 
 
 def run(function: str, each: Sequence[dict[str, Any]]) -> list[Any]:
-    """Results of the function, called at the same moment in as many processes as there are sets of arguments."""
+    """Results of the function, called at once in as many processes as there are sets of arguments."""
     started: list[Apart] = []
     try:
         for arguments in each:

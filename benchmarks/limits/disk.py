@@ -19,8 +19,7 @@ class Appended(TypedDict):
 def append(folder: str, size: int, seconds: float, most: int = 256 << 20) -> Appended:
     """Append ``size`` bytes and fdatasync, over and over, for some seconds or ``most`` bytes.
 
-    The file is kept from growing without bound by starting over in place; blocks are taken anew each time, as those of
-    a growing store are.
+    The file grows with each, as that of a store does.
     """
     block = os.urandom(size)
     path = Path(folder) / f"append-{os.getpid()}"

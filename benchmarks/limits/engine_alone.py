@@ -35,7 +35,7 @@ _DEADLINE = 30.0
 
 
 class Engines(TypedDict):
-    """``micros``: median of one operation of 100 B at a time; ``megabytes``: MB/s by bytes of an operation."""
+    """``micros``: median of operations of 100 B one at a time; ``megabytes``: MB/s by operation size."""
 
     micros: float
     megabytes: dict[str, float]
@@ -182,18 +182,20 @@ def alone(folder: str, sizes: list[int], rounds: int, seconds: float) -> Engines
 def _first(processes: Sequence[Apart]) -> Engines:
     """The result of whichever gives one."""
     found: list[Engines] = []
+    failed: list[str] = []
     done = threading.Event()
 
     def hear(process: Apart) -> None:
         try:
             found.append(process.heard())
         except RuntimeError as error:
-            print(error, file=sys.stderr)
+            # Those that do not lead are killed in the end.
+            failed.append(str(error))
         done.set()
 
     for process in processes:
         threading.Thread(target=hear, args=(process,), daemon=True).start()
     done.wait(120)
     if not found:
-        raise RuntimeError("the engines alone gave no figures")
+        raise RuntimeError(f"the engines alone gave no figures {failed}")
     return found[0]

@@ -14,6 +14,7 @@ from typing import Any, TypedDict
 import grpc
 import uvloop
 
+from benchmarks.limits import threads
 from benchmarks.limits.apart import Apart
 from holdfast.client.options import CHANNEL_OPTIONS
 from holdfast.rpc import server as grpc_server
@@ -30,6 +31,8 @@ class Alone(TypedDict):
     stream_micros: float
     up: dict[str, float]
     down: dict[str, float]
+    #: CPU seconds of both ends per GB sent to the server in the first of the sizes.
+    cpu_per_gigabyte: float
 
 
 class _Server:
@@ -94,11 +97,26 @@ async def measure(rounds: int, megabytes: int, sizes: list[int]) -> Alone:
                 await unary(b"x" * 100, timeout=20)
                 took.append(time.perf_counter() - before)
             echoed = await _echo(channel, rounds)
+            cpu = _used(server.pid)
+            await _up(channel, sizes[0], megabytes)
+            cpu = (_used(server.pid) - cpu) / megabytes * 1e3
             up = {str(size): await _up(channel, size, megabytes) for size in sizes}
             down = {str(size): await _down(channel, size, megabytes) for size in sizes}
     finally:
         server.end()
-    return Alone(unary_micros=statistics.median(took) * 1e6, stream_micros=echoed, up=up, down=down)
+    return Alone(
+        unary_micros=statistics.median(took) * 1e6,
+        stream_micros=echoed,
+        up=up,
+        down=down,
+        cpu_per_gigabyte=cpu,
+    )
+
+
+def _used(server: int) -> float:
+    """CPU seconds of this process and the server's so far."""
+    used = [usage.seconds for usage in threads.of(server).values()]
+    return time.process_time() + sum(used)
 
 
 async def _echo(channel: Any, rounds: int) -> float:

@@ -11,7 +11,7 @@ from typing import TypedDict
 
 
 class Link(TypedDict):
-    """``micros`` of a round trip of 100 B, and ``megabytes`` per second one way in writes of 64 KiB and 1 MiB."""
+    """µs of a round trip of 100 B, and MB/s one way in writes of 64 KiB and 1 MiB."""
 
     micros: float
     megabytes_64k: float
@@ -65,7 +65,7 @@ def _rate(sock: socket.socket, size: int, seconds: float) -> float:
 
 
 def copies(seconds: float, size: int = 1 << 20) -> float:
-    """GB/s of memory copied by one thread, between buffers that do not fit the processor's caches together."""
+    """GB/s copied by one thread, between buffers that do not fit the processor's caches together."""
     source = [os.urandom(size) for _ in range(64)]
     target = bytearray(size * 64)
     view = memoryview(target)

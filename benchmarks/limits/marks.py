@@ -153,6 +153,9 @@ def install() -> list[str]:
     point(f"{rpc}.bridge:EngineBridge.deliver", enter="deliver")
     point(f"{rpc}.bridge:EngineBridge.report", enter="reported")
     point("holdfast.cluster.engine:Engine.turn", leave="turned")
+    point(f"{raft}.core:RaftCore._disconnected", enter="lost")
+    point(f"{raft}.core:RaftCore._ask_pre_votes", enter="asked")
+    point(f"{raft}.core:RaftCore._SyncObj__onBecomeLeader", enter="led")
     if not wrap_generator(
         f"{rpc}.services.bus_publish:PublishService.publish_stream", before="answer", after="answered"
     ):

@@ -1,4 +1,4 @@
-"""One workload through a fresh cluster: its figure, who used the processors, and profiles of a second pass."""
+"""One workload through a fresh cluster: its figure, who used the processors, and profiles."""
 
 from __future__ import annotations
 
@@ -27,8 +27,9 @@ class Measured:
     samples: sampling.Samples
     #: Main thread's id of each process, to know its event loop by.
     pids: dict[str, int]
-    #: Names of all threads by id.
+    #: Names of all threads by id, and the ids of each process.
     names: dict[int, str]
+    threads_of: dict[str, list[int]]
     #: System calls per record, by process.
     calls: dict[str, dict[str, float]] = field(default_factory=dict)
 
@@ -45,9 +46,9 @@ class Measured:
 def measure(
     workload: str, folder: Path, seconds: float, *, profile: bool, count_calls: bool = False
 ) -> Measured:
-    """Three brokers under ``folder``, a client, one pass that counts, one for the profilers, one for strace."""
+    """Three brokers, a client, one pass that counts, one for each profiler, one for strace."""
     with _cluster(folder) as (addresses, pids):
-        passes = 1 + int(profile) + int(count_calls)
+        passes = 1 + 2 * int(profile) + int(count_calls)
         client = Apart(
             "benchmarks.limits.work:run",
             addresses=addresses,
@@ -65,9 +66,12 @@ def measure(
             after = {name: threads.of(pid) for name, pid in pids.items()}
             used = {name: threads.since(before[name], after[name], pid) for name, pid in pids.items()}
             samples = _profiled(client, folder, pids, seconds) if profile else sampling.Samples()
+            # Once more: a thread may have begun since.
+            after = {name: threads.of(pid) for name, pid in pids.items()}
             calls = _counted(client, folder, pids) if count_calls else {}
             names = {tid: name for seen in after.values() for tid, name in seen}
-            return Measured(workload, done, used, samples, pids, names, calls)
+            ids = {process: [tid for tid, _ in seen] for process, seen in after.items()}
+            return Measured(workload, done, used, samples, pids, names, ids, calls)
         finally:
             client.end()
 
@@ -85,15 +89,17 @@ def _cluster(folder: Path) -> Iterator[tuple[list[str], dict[str, int]]]:
 
 def _profiled(client: Apart, folder: Path, pids: dict[str, int], seconds: float) -> sampling.Samples:
     watched = {name: pid for name, pid in pids.items() if name != "follower 2"}
-    client.heard()
     with tempfile.TemporaryDirectory(prefix="samples-", dir=folder) as where:
         sampler = sampling.Sampler(Path(where), watched, seconds + _SAMPLER_STARTS)
-        sampler.begin()
-        # They take a while to read the processes' symbols, which is not to be seen in the profile.
-        time.sleep(_SAMPLER_STARTS)
-        client.begin()
-        client.heard()
-        return sampler.end()
+        for begin in (sampler.begin_processor, sampler.begin_functions):
+            client.heard()
+            begin()
+            # They take a while to read the processes' symbols, which is not to be seen in the profile.
+            time.sleep(_SAMPLER_STARTS)
+            client.begin()
+            client.heard()
+            sampler.end()
+        return sampler.samples
 
 
 def _counted(client: Apart, folder: Path, pids: dict[str, int]) -> dict[str, dict[str, float]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import subprocess
 import sys
@@ -11,7 +12,8 @@ from pathlib import Path
 
 from benchmarks.limits import stages
 
-_PER_SECOND = 199
+_STACKS_PER_SECOND = 99
+_CALLS_PER_SECOND = 999
 
 
 @dataclass(slots=True)
@@ -25,36 +27,44 @@ class Samples:
 
 
 class Sampler:
-    """Samples processes while a workload runs: ``begin``, then ``end``."""
+    """Samples processes while a workload runs: ``begin_…``, then ``end``.
+
+    One profiler at a time: py-spy takes a good part of a processor for what it looks at.
+    """
 
     def __init__(self, folder: Path, pids: Mapping[str, int], seconds: float) -> None:
         self._folder = folder
         self._pids = dict(pids)
         self._seconds = max(1, int(seconds))
         self._running: list[subprocess.Popen[str]] = []
-        self._samples = Samples()
+        self.samples = Samples()
 
-    def begin(self) -> None:
+    def begin_functions(self) -> None:
+        """Python's functions, with py-spy."""
         spy = Path(sys.executable).with_name("py-spy")
-        if spy.exists():
-            for name, pid in self._pids.items():
-                self._start(
-                    [str(spy), "record", "--pid", str(pid), "--duration", str(self._seconds)]
-                    + ["--rate", str(_PER_SECOND), "--format", "raw", "--threads", "--nonblocking"]
-                    + ["--function", "--output", str(self._file(name, "stacks"))]
-                )
-        else:
-            self._samples.missing.append("py-spy (the extra `bench`)")
-        if shutil.which("perf"):
-            # Of the whole machine, by its clock: a sample per thread would be lost with each switch of threads.
+        if not spy.exists():
+            self.samples.missing.append("py-spy (the extra `bench`)")
+            return
+        for name, pid in self._pids.items():
             self._start(
-                ["perf", "record", "--quiet", "-a", "-e", "cpu-clock", "-F", str(_PER_SECOND * 5), "-g"]
-                + ["-o", str(self._file("machine", "perf")), "--", "sleep", str(self._seconds)]
+                f"{spy} record --pid {pid} --duration {self._seconds} --rate {_STACKS_PER_SECOND}"
+                f" --format raw --threads --nonblocking --function --output {self._file(name, 'stacks')}"
             )
-        else:
-            self._samples.missing.append("perf (Debian: linux-perf)")
 
-    def end(self) -> Samples:
+    def begin_processor(self) -> None:
+        """Libraries and system calls, with perf.
+
+        Of the whole machine, by its clock: a clock per thread loses samples with each switch of threads.
+        """
+        if not shutil.which("perf"):
+            self.samples.missing.append("perf (Debian: linux-perf)")
+            return
+        self._start(
+            f"perf record --quiet -a -e cpu-clock -F {_CALLS_PER_SECOND} -g"
+            f" -o {self._file('machine', 'perf')} -- sleep {self._seconds}"
+        )
+
+    def end(self) -> None:
         """Wait for the profilers, and read what they have written."""
         for process in self._running:
             try:
@@ -64,13 +74,13 @@ class Sampler:
                 _, said = process.communicate()
             if process.returncode != 0:
                 print(f"{process.args!r}: {said.strip()[-300:]}", file=sys.stderr)
+        self._running.clear()
         for name in self._pids:
             if self._file(name, "stacks").exists():
                 lines = self._file(name, "stacks").read_text().splitlines()
-                self._samples.stacks[name] = stages.parse_collapsed(lines)
+                self.samples.stacks[name] = stages.parse_collapsed(lines)
         if self._file("machine", "perf").exists():
-            self._samples.processor = stages.parse_samples(self._script().splitlines())
-        return self._samples
+            self.samples.processor = stages.parse_samples(self._script().splitlines())
 
     def _script(self) -> str:
         shown = subprocess.run(
@@ -87,9 +97,11 @@ class Sampler:
     def _file(self, name: str, kind: str) -> Path:
         return self._folder / f"{name.replace(' ', '-')}.{kind}"
 
-    def _start(self, command: list[str]) -> None:
+    def _start(self, command: str) -> None:
         self._running.append(
-            subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+            subprocess.Popen(
+                shlex.split(command), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+            )
         )
 
 

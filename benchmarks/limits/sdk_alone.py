@@ -20,7 +20,7 @@ class Coded(TypedDict):
 
 
 def code(size: int, seconds: float) -> Coded:
-    """Batches of the size that the SDK closes them at, records of ``size`` bytes, in and out of their messages."""
+    """Batches of the size that the SDK closes them at, with their messages; records of ``size`` bytes."""
     count = max(1, ClientOptions().batch_bytes // (size + 64))
     values = [os.urandom(size) for _ in range(count)]
     times = [time.time_ns() // 1000] * count

@@ -6,11 +6,15 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
-#: Python: the first rule that a frame fits, looked for from the innermost frame outwards. (part of the file's path,
-#: functions or nothing for all, stage)
+#: Python: the first rule that a frame fits, looked for from the innermost frame outwards: part of the
+#: file's path, functions or nothing for all, stage.
 _FRAMES: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ("selectors.py", (), "wait for work"),
-    ("holdfast/storage/lmdb_store.py", ("LmdbStore.commit", "WriteSide.commit", "LmdbStore._reserve_ahead"), "commit"),
+    (
+        "holdfast/storage/lmdb_store.py",
+        ("LmdbStore.commit", "WriteSide.commit", "LmdbStore._reserve_ahead"),
+        "commit",
+    ),
     ("holdfast/storage/lmdb_store.py", ("LmdbStore.usage", "LmdbStore._disk_free"), "room on disk"),
     ("holdfast/storage/journal.py", ("append",), "log: append"),
     ("holdfast/storage/", (), "store: other reads and writes"),

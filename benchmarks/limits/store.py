@@ -15,7 +15,7 @@ from holdfast.storage.lmdb_store import LmdbStore
 
 
 class Committed(TypedDict):
-    """``megabytes`` of entries per second; medians of one append and one commit, ``micros``; CPU seconds per GB."""
+    """MB/s of entries; medians of one append and one commit in µs; CPU seconds per GB."""
 
     megabytes: float
     append_micros: float

@@ -98,14 +98,19 @@ _ROLES = (
 )
 
 
-def table(used: Mapping[str, Mapping[str, Usage]], count: int) -> list[str]:
-    """Processor time, waiting for a processor, and switches per operation, by process and role."""
-    lines = [
-        f"{'process':<12} {'thread':<20} {'CPU µs':>8} {'run queue µs':>13} {'gives way':>10} {'forced':>8}"
-    ]
+def table(used: Mapping[str, Mapping[str, Usage]], count: int, per: int = 1) -> list[str]:
+    """Processor time, waiting for a processor, and switches ``per`` so many of ``count`` records.
+
+    By process and role; what is below a thousandth of all is left out.
+    """
+    each = f"per {per:,} records" if per > 1 else "per record"
+    lines = [f"{each:<33} {'CPU µs':>8} {'run queue µs':>13} {'gives way':>10} {'forced':>8}"]
+    scale = per / count
+    least = sum(usage.seconds for roles in used.values() for usage in roles.values()) / 1000
     for process, roles in used.items():
         for role, usage in sorted(roles.items(), key=lambda item: -item[1].seconds):
-            figures = f"{usage.seconds / count * 1e6:8.0f} {usage.waited / count * 1e6:13.0f}"
-            figures += f" {usage.voluntary / count:10.2f} {usage.forced / count:8.2f}"
-            lines.append(f"{process:<12} {role:<20} {figures}")
+            if usage.seconds >= least:
+                figures = f"{usage.seconds * scale * 1e6:8.0f} {usage.waited * scale * 1e6:13.0f}"
+                figures += f" {usage.voluntary * scale:10.2f} {usage.forced * scale:8.2f}"
+                lines.append(f"{process:<12} {role:<20} {figures}")
     return lines

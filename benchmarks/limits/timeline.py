@@ -315,8 +315,8 @@ def _stop(cluster: LocalCluster) -> None:
         broker.stop()
 
 
-async def run(count: int, data: Path | None) -> list[str]:
-    """The whole report."""
+async def run(count: int, data: Path | None, *, usage: bool = True) -> list[str]:
+    """The whole report; ``usage``: with what each thread has used."""
     with tempfile.TemporaryDirectory(prefix="holdfast-limits-", dir=data) as scratch:
         plain = await measure(Path(scratch) / "plain", count, noted=False)
         noted = await measure(Path(scratch) / "noted", count, noted=True)
@@ -325,11 +325,9 @@ async def run(count: int, data: Path | None) -> list[str]:
         f"{noted.p50_us:.0f} µs, of which the table tells ({len(noted.traces)} publishes; medians, µs).",
         "",
         *table(noted.traces),
-        "",
-        "Per publish, without noting (the sum of all threads of that role):",
-        "",
-        *threads.table(plain.used, plain.count),
     ]
+    if usage:
+        lines += ["", "Without noting:", "", *threads.table(plain.used, plain.count)]
     return lines
 
 

@@ -1,8 +1,9 @@
-"""Our workloads, each driven by a client in a process of its own, through the SDK as the comparison drives it."""
+"""Our workloads, through the SDK as the comparison drives it, the client in a process of its own."""
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import statistics
 import sys
@@ -16,10 +17,14 @@ from benchmarks.compare.payloads import pool
 from benchmarks.peers.holdfast import Client
 
 _TOPIC = "limits"
+#: The most that a pass publishes, so that a fast machine does not fill its disk.
+_MOST_BYTES = 400_000_000
+
+_pool = functools.cache(pool)
 
 
 class Done(TypedDict):
-    """What was done in the measured part: records, seconds of each, and what is particular to the workload."""
+    """What was done in the measured part; latencies are 0 where records were not looked at one by one."""
 
     records: int
     seconds: float
@@ -37,7 +42,7 @@ def _done(records: int, seconds: float, latencies: list[float] | None = None) ->
 
 
 async def sequential(client: Client, seconds: float) -> Done:
-    payload = pool(100)[0]
+    payload = _pool(100)[0]
     took = []
     began = now = time.perf_counter()
     while now - began < seconds:
@@ -52,12 +57,11 @@ def pipelined(size: int) -> Work:
     """As many records of ``size`` bytes as go, batched by the SDK."""
 
     async def work(client: Client, seconds: float) -> Done:
-        payloads = pool(size)
+        payloads = _pool(size)
         began = time.perf_counter()
         await client.publish_all(_TOPIC, payloads, 3)
         times = max(3, round(3 * seconds / (time.perf_counter() - began)))
-        # What goes in a given time must not fill the disk.
-        times = min(times, 400_000_000 // (len(payloads) * size))
+        times = min(times, _MOST_BYTES // (len(payloads) * size))
         began = time.perf_counter()
         await client.publish_all(_TOPIC, payloads, times)
         return _done(len(payloads) * times, time.perf_counter() - began)
@@ -148,7 +152,7 @@ async def _run(addresses: list[str], workload: str, seconds: float, passes: int)
     try:
         await client.create(_TOPIC)
         if workload.startswith("replay"):
-            payloads = pool(SIZES.get(workload, 100))
+            payloads = _pool(SIZES.get(workload, 100))
             times = 20 if workload == "replay-100" else 30
             await client.publish_all(_TOPIC, payloads, times)
             _FILL[0] = len(payloads) * times
@@ -164,6 +168,5 @@ async def _run(addresses: list[str], workload: str, seconds: float, passes: int)
 
 def run(addresses: list[str], workload: str, seconds: float, passes: int) -> dict[str, float]:
     """Says ``prepared`` before each pass, waits for a line, and says what was done."""
-    # Named for the ledger; the broker's threads are named by ``traced``.
     uvloop.run(_run(addresses, workload, seconds, passes))
     return {}

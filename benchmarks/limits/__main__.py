@@ -1,0 +1,103 @@
+"""``make bench-limits``: what this machine allows, what Holdfast reaches of it, and where the time goes."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import uvloop
+
+from benchmarks.limits import ledger, parts, physical, table, takeover, timeline
+from benchmarks.limits.brokers import ROOT
+from benchmarks.limits.measured import Measured, measure
+from benchmarks.limits.work import WORK
+
+_README = ROOT / "benchmarks" / "README.md"
+_LEDGER = ROOT / "benchmarks" / "ledger"
+#: Beside the workloads of ``work``.
+_FAILOVER = "failover"
+
+
+def run(arguments: argparse.Namespace, tell: Callable[[str], None]) -> tuple[list[str], dict[str, list[str]]]:
+    """The lines of the README's table, and the pages of the ledger by workload."""
+    pages: dict[str, list[str]] = {}
+    measured: dict[str, Measured] = {}
+    failovers: list[float] = []
+    names = arguments.only or [*WORK, _FAILOVER]
+    with tempfile.TemporaryDirectory(prefix="holdfast-limits-", dir=arguments.data) as scratch:
+        folder = Path(scratch)
+        alone = physical.measure(folder, arguments.seconds / 3, tell)
+        pages["machine"] = [machine(), "", *parts.parts(alone)]
+        for name in names:
+            tell(name)
+            if name == _FAILOVER:
+                rounds = [uvloop.run(takeover.once(folder)) for _ in range(arguments.kills)]
+                failovers = [one["done"] for one in rounds]
+                pages[name] = takeover.table(rounds)
+                continue
+            sequential = name == "sequential"
+            one = measure(
+                name,
+                folder,
+                arguments.seconds,
+                profile=not arguments.quick,
+                count_calls=sequential and not arguments.quick,
+            )
+            measured[name] = one
+            pages[name] = ledger.page(one)
+            if sequential:
+                pages[name] += ["", *uvloop.run(timeline.run(1000, folder, usage=False))]
+    lines = [f"`{machine()}`", "", *table.markdown(table.rows(alone, measured, failovers))]
+    return lines, pages
+
+
+def machine() -> str:
+    load = os.getloadavg()[0]
+    return f"machine: {os.cpu_count()} cores, Linux {os.uname().release.partition('-')[0]}, load {load:.1f}"
+
+
+def write(lines: Sequence[str], pages: dict[str, list[str]]) -> None:
+    """Put the table into the README and the pages into the ledger."""
+    text = table.replace_between(_README.read_text(), table.BEGIN, table.END, "\n".join(lines))
+    _README.write_text(text)
+    _LEDGER.mkdir(exist_ok=True)
+    for name, page in pages.items():
+        body = "\n".join(line.rstrip() for line in page).rstrip()
+        (_LEDGER / f"{name}.txt").write_text(body + "\n")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="make bench-limits", description=__doc__)
+    parser.add_argument("--only", action="append", choices=[*WORK, _FAILOVER], help="these workloads only")
+    parser.add_argument("--seconds", type=float, default=3.0, help="of each pass of each workload")
+    parser.add_argument("--kills", type=int, default=5, help="leaders to kill for the failover's page")
+    parser.add_argument("--quick", action="store_true", help="no profiles")
+    parser.add_argument("--data", type=Path, help="folder for data, on the disk to be measured")
+    parser.add_argument(
+        "--write", action="store_true", help="into benchmarks/ledger and benchmarks/README.md"
+    )
+    arguments = parser.parse_args()
+    began = time.monotonic()
+
+    def tell(what: str) -> None:
+        print(f"{time.monotonic() - began:6.1f} s  {what}", file=sys.stderr, flush=True)
+
+    lines, pages = run(arguments, tell)
+    print("\n".join(lines))
+    if arguments.write:
+        write(lines, pages)
+    else:
+        for name, page in pages.items():
+            print(f"\n=== {name}\n")
+            print("\n".join(page))
+    tell("done")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
