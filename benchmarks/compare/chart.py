@@ -1,7 +1,7 @@
-"""The chart: five figures as bars in one SVG, drawn for light and for dark pages.
+"""The chart: six figures as bars in one SVG, drawn for light and for dark pages.
 
-A system that acknowledges before anything is on disk has an outlined bar and says "no fsync" beside its name,
-so the difference is seen without colours too.
+A system that acknowledges before a record is on the disks of a majority has an outlined bar and says so
+beside its name: the difference is seen without colours too.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from xml.sax.saxutils import escape
 from benchmarks.compare.document import Document
 from benchmarks.compare.figures import FIGURES, Figure, Value, values
 from benchmarks.compare.table import OURS, number
+from benchmarks.peers.catalog import LABELS
 
 #: Figures of the panels, left to right and down, with their titles.
 PANELS = (
@@ -21,11 +22,12 @@ PANELS = (
     ("replay-100", "Replay, 100 B"),
     ("sequential", "One publish, median"),
     ("failover", "Failover, median"),
+    ("half.p99", "Publish to delivery at half load, p99"),
 )
 
 _WIDTH, _COLUMNS = 900, 2
 _MARGIN, _GAP = 16, 24
-_NAME_WIDTH, _VALUE_WIDTH = 170, 84
+_NAME_WIDTH, _VALUE_WIDTH = 184, 72
 _ROW, _BAR = 21, 13
 _HEAD = 44
 _TOP, _BOTTOM = 44, 34
@@ -81,14 +83,14 @@ def chart(document: Document) -> str:
     for index, (figure, title, bars) in enumerate(panels):
         left = _MARGIN + index % _COLUMNS * (width + _GAP)
         parts += _panel(left, _TOP + index // _COLUMNS * height, width, figure, title, bars)
-    legend = "Filled: fsynced on a majority when acknowledged. Outlined: acknowledged before any fsync."
+    legend = "Filled: on the disks of a majority when acknowledged. Outlined: acknowledged before that."
     return "\n".join([*parts, _text(_MARGIN, total - 12, legend, "quiet"), "</svg>", ""])
 
 
 def _bars(document: Document, found: Mapping[tuple[str, str], Value], key: str) -> list[_Bar]:
     return [
         _Bar(
-            system.title,
+            LABELS.get(name, system.title),
             name == OURS,
             system.fsynced,
             found[name, key].value if (name, key) in found else None,
@@ -110,8 +112,7 @@ def _panel(left: int, top: int, width: int, figure: Figure, title: str, bars: li
     for index, bar in enumerate(bars):
         y = first + index * _ROW
         middle = y + _BAR - 2
-        name = bar.name if bar.fsynced else f"{bar.name} (no fsync)"
-        parts.append(_text(start - 8, middle, name, "ours" if bar.ours else "", anchor="end"))
+        parts.append(_text(start - 8, middle, bar.name, "ours" if bar.ours else "", anchor="end"))
         if bar.value is None:
             parts.append(_text(start + 6, middle, "none", "quiet"))
             continue

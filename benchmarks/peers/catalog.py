@@ -20,6 +20,19 @@ SYSTEMS = {
     "etcd": "benchmarks.peers.etcd",
 }
 
+#: What the chart calls them, with what tells them apart.
+LABELS = {
+    "holdfast": "Holdfast",
+    "nats": "NATS JetStream, no fsync",
+    "nats-fsync": "NATS JetStream, fsync",
+    "rabbitmq-quorum": "RabbitMQ quorum queue",
+    "rabbitmq-stream": "RabbitMQ stream, no fsync",
+    "kafka": "Kafka acks=all, no fsync",
+    "kafka-fsync": "Kafka acks=all, fsync",
+    "redis": "Redis WAIT 1, fsync on one",
+    "etcd": "etcd",
+}
+
 
 def cluster_class(name: str) -> type[Cluster]:
     """The class that runs system ``name``.

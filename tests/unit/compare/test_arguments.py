@@ -106,6 +106,10 @@ def test_every_round_begins_with_another_system() -> None:
     ]
 
 
+def test_every_system_has_a_label_for_the_chart() -> None:
+    assert list(catalog.LABELS) == list(catalog.SYSTEMS)
+
+
 def test_the_catalog_names_modules_that_exist() -> None:
     for module in catalog.SYSTEMS.values():
         assert importlib.util.find_spec(module) is not None, module

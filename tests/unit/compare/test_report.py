@@ -104,7 +104,7 @@ def test_the_chart_is_well_formed_and_shows_who_does_not_fsync() -> None:
     assert set(bars) == {"bar us", "bar loose"}
     assert float(bars["bar us"].get("width", "0")) > 9 * float(bars["bar loose"].get("width", "0"))
     texts = [text.text for text in root.iter(f"{_SVG}text")]
-    assert {"Holdfast", "NATS <R3> (no fsync)", "etcd", "none", "400,000"} <= set(texts)
+    assert {"Holdfast", "NATS JetStream, no fsync", "etcd", "none", "400,000"} <= set(texts)
     assert "prefers-color-scheme: dark" in (root.findtext(f"{_SVG}style") or "")
 
 
