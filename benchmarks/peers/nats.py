@@ -55,7 +55,8 @@ class Cluster(system.Cluster):
     def version(cls) -> str:
         found = _newest_server()
         server = ".".join(map(str, found[1])) if found else "missing"
-        return f"nats-server {server}, nats-py {importlib.metadata.version('nats-py')}"
+        clients = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("nats-py", "natsrpy"))
+        return f"nats-server {server}, {clients}"
 
     async def start(self) -> None:
         ports = free_ports(3 * _NODES)

@@ -25,9 +25,12 @@ _BURST = 500
 _START, _APPEND, _COMMIT = 0, 1, 2
 _PATIENCE_SECONDS = 60
 
+#: The status of a request to a consumer that has no leader yet.
+NO_RESPONDERS = "503"
 #: Messages a pull request asks for, and the requests kept outstanding.
 _BATCH = 5_000
 _REQUESTS = 2
+_REQUEST = json.dumps({"batch": _BATCH}).encode()
 
 
 class FastIngest:
@@ -121,12 +124,10 @@ async def publish_async(
 class Pull:
     """Reads a pull consumer with requests always outstanding; messages are taken as they have come."""
 
-    def __init__(self, connection: Connection, stream: str, consumer: str, limit: int | None = None) -> None:
-        """``limit``: the most messages that are asked for altogether, for a consumer that outlives this."""
+    def __init__(self, connection: Connection, stream: str, consumer: str) -> None:
         self._connection = connection
         self._next = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}"
         self._inbox = connection.new_inbox()
-        self._left = limit
         self._arrived: list[Msg] = []
         self._news = asyncio.Event()
         self._refused: dict[str, str] | None = None
@@ -162,16 +163,17 @@ class Pull:
         return taken
 
     async def _came(self, message: Msg) -> None:
-        if message.headers and "Status" in message.headers:
+        if message.headers and (status := message.headers.get("Status")):
+            if status == NO_RESPONDERS:
+                await asyncio.sleep(0.01)
+                self._asked -= _BATCH
+                await self._ask()
+                return
             self._refused = message.headers
         self._arrived.append(message)
         self._news.set()
 
     async def _ask(self) -> None:
-        while self._asked <= _BATCH * (_REQUESTS - 1) and self._left != 0:
-            batch = _BATCH if self._left is None else min(_BATCH, self._left)
-            request = json.dumps({"batch": batch}).encode()
-            await self._connection.publish(self._next, request, self._inbox)
-            self._asked += batch
-            if self._left is not None:
-                self._left -= batch
+        while self._asked <= _BATCH * (_REQUESTS - 1):
+            await self._connection.publish(self._next, _REQUEST, self._inbox)
+            self._asked += _BATCH
