@@ -10,9 +10,8 @@ class SystemClock:
 
     __slots__ = ()
 
-    def monotonic(self) -> float:
-        """Seconds, never going back."""
-        return time.monotonic()
+    #: Seconds, never going back. Asked thirty times for one publish: nothing in between.
+    monotonic = staticmethod(time.monotonic)
 
     def wall_us(self) -> int:
         """Microseconds since the Unix epoch."""

@@ -286,13 +286,16 @@ class _LmdbWriter(_View, Writer):
                 self.put(table, key, value)
             last = rows[-1][0]
 
-    def pages(self) -> int:
-        """Pages in use as this transaction sees them, those of the free list aside."""
-        total = _FIXED_PAGES
-        for db in self._dbs.values():
-            stat = self._stat(db)
-            total += stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"]
-        return total
+
+def _used_pages(environment: Environment) -> int:
+    try:
+        with environment.env.begin() as txn:
+            stats = [txn.stat(db) for db in environment.dbs.values()]
+    except lmdb.Error as error:
+        raise StorageError(f"cannot count the pages in use: {error}") from error
+    return _FIXED_PAGES + sum(
+        stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"] for stat in stats
+    )
 
 
 class WriteSide:
@@ -302,26 +305,31 @@ class WriteSide:
     reason to end the process.
     """
 
-    __slots__ = ("_failed", "_staged", "_used_pages", "_writer", "environment")
+    __slots__ = ("_commits", "_counted", "_failed", "_staged", "_writer", "environment")
 
     def __init__(self, environment: Environment, *, staged: bool = False) -> None:
         self.environment = environment
         self._staged = staged
         self._writer: _LmdbWriter | None = None
         self._failed: str | None = None
-        writer = _LmdbWriter(environment)
-        self._used_pages = writer.pages()
-        writer.txn.abort()
+        self._commits = 0
+        self._counted = (-1, 0)  # after so many commits, so many pages in use
 
     @property
     def failed(self) -> str | None:
         """Why a commit failed; nothing may be read or written any more."""
         return self._failed
 
-    @property
     def used_pages(self) -> int:
-        """Pages in use as of the last commit."""
-        return self._used_pages
+        """Pages in use as of the last commit, those of the free list aside.
+
+        Counted when asked, not with every commit: a look at each table costs more than it writes.
+        """
+        commits = self._commits
+        if self._counted[0] != commits:
+            # Kept under the number of commits before the look: one meanwhile makes it stale.
+            self._counted = (commits, _used_pages(self.environment))
+        return self._counted[1]
 
     @property
     def dirty(self) -> bool:
@@ -352,7 +360,6 @@ class WriteSide:
             raise StorageError(f"the transaction failed and must be aborted: {writer.failed}")
         self._writer = None
         try:
-            used = writer.pages()
             writer.txn.commit()
         except lmdb.Error as error:
             # LMDB calls a write that was cut short by a full disk an I/O error.
@@ -362,7 +369,7 @@ class WriteSide:
             # may succeed falsely: the process has to end.
             self.fail(f"a commit failed; end the process and start again: {error}")
             raise StorageError(self._failed or "") from error
-        self._used_pages = used
+        self._commits += 1
 
     def fail(self, why: str) -> None:
         """Refuse everything from now on."""
@@ -466,10 +473,10 @@ class LmdbStore:
     def usage(self) -> Usage:
         side = self._side
         page = side.environment.page_size
-        used = side.used_pages * page
         if not side.environment.enter():
             raise ClosedError("the store is closed")
         try:
+            used = side.used_pages() * page
             extent = (side.environment.env.info()["last_pgno"] + 1) * page
         finally:
             side.environment.leave()
