@@ -90,6 +90,8 @@ class Engine:
         self._near_full = 2 * (settings.turn_append_bytes + settings.max_op_bytes)
         self._delivered: tuple[object, ...] = ()
         self._again = False
+        #: Taken since the last turn that did something.
+        self._frames = 0
 
     # -- any thread ------------------------------------------------------------
 
@@ -269,17 +271,30 @@ class Engine:
             self._check_room(began)
         for event in arrived:
             core.on_event(event, began)
+        self._frames += len(arrived)
+        if arrived and not core.stirred and self.next_wakeup(began) > began:
+            return  # the last of three acks, when two were enough
+        core.stirred = False
         requests.sweep(began)
+        store, journal, settings = self._store, core.journal, self._settings
+        committed = False
+        commit_s = 0.0
+        if journal.needs_commit and not core.leading:
+            # The leader waits for the ack; nobody waits for what is applied here.
+            before = clock()
+            self._commit()
+            committed = True
+            core.outbox.release(core.term)
+            commit_s = clock() - before
         core.tick()
 
-        store, journal, settings = self._store, core.journal, self._settings
         ticked = clock()
+        tick_s = ticked - began - commit_s
         if settings.early_results:
             completed = requests.take_completed()
             if completed:
                 self._sink.deliver(completed, self._progress())
 
-        committed = False
         if store.dirty:
             if self._dirty_since is None:
                 self._dirty_since = began
@@ -289,10 +304,9 @@ class Engine:
                 or requests.reads.confirmed
                 or ticked >= self._dirty_since + settings.apply_commit_delay
             ):
-                core.commit_store()
+                self._commit()
                 committed = True
-                self._dirty_since = None
-                self._visible = journal.applied_index
+                commit_s += clock() - ticked
         else:
             # Nothing to write, or an installed snapshot brought its own commit.
             self._dirty_since = None
@@ -304,21 +318,27 @@ class Engine:
         if self._emit is not None and (arrived or committed or requests.appended_ops or core.applied_ops):
             self._emit(
                 events.TurnCompleted(
-                    len(arrived),
+                    self._frames,
                     requests.appended_ops,
                     requests.appended_entries,
                     requests.appended_bytes,
                     core.applied_entries,
                     core.applied_ops,
                     committed,
-                    ticked - began,
+                    tick_s,
                     core.apply_s,
-                    clock() - ticked if committed else 0.0,
+                    commit_s,
                 )
             )
+        self._frames = 0
         requests.appended_ops = requests.appended_entries = requests.appended_bytes = 0
         core.applied_ops = core.applied_entries = 0
         core.apply_s = 0.0
+
+    def _commit(self) -> None:
+        self.core.commit_store()
+        self._dirty_since = None
+        self._visible = self.core.journal.applied_index
 
     def _report(self, completed: Requests) -> None:
         """Tell what is visible now, and whatever ended since."""
@@ -344,6 +364,7 @@ class Engine:
             core.leader_id,
             touched,
             self._visible,
+            core.topics_index,
         )
 
     def _check_room(self, now: float) -> None:

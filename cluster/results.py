@@ -47,7 +47,8 @@ class Progress:
     be delivered while their index is applied and not yet visible here: whoever
     reads the store after a result waits for ``visible_index`` to reach it.
     ``touched`` names the partitions that changed and became visible since the
-    last report.
+    last report; ``topics_index`` is the last applied entry that may have changed
+    a topic's definition.
     """
 
     applied_index: int
@@ -57,6 +58,7 @@ class Progress:
     leader_id: str | None
     touched: frozenset[tuple[int, int]] = field(default_factory=frozenset)
     visible_index: int = 0
+    topics_index: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,9 +1,11 @@
 """The asyncio face of the engine.
 
 The engine runs on its own thread and reports once or twice per turn; the bridge
-turns each report into one ``call_soon_threadsafe``, which resolves every future
-and wakes every watcher of that turn. Nothing here blocks and nothing here
-decides: it only carries.
+turns a report that somebody waits for into one ``call_soon_threadsafe``, which
+resolves every future and wakes every watcher of that turn. A report that nobody
+waits for is only noted: to wake the loop would cost it, and the engine that
+shares the interpreter with it, more than all the rest. Nothing here blocks and
+nothing here decides: it only carries.
 
 A proposal cannot be taken back. When the coroutine that waits for one is
 cancelled (its client went away), the operation goes on to commit and only its
@@ -157,6 +159,10 @@ class EngineBridge:
         self._clock = clock
         self._engine: EnginePort | None = None
         self._progress = initial
+        self._last: Progress | None = None  # once closed
+        #: Term, role and leader: of the last report (engine's thread), and as listeners know them (loop).
+        self._standing: object = None
+        self._told: object = None
         self._pending: dict[asyncio.Future[Completed], float] = {}
         self._visible_waiters: list[tuple[int, int, asyncio.Future[None]]] = []
         self._answered_index = 0
@@ -165,6 +171,7 @@ class EngineBridge:
         self._watchers: dict[PartitionKey, dict[Watch, None]] = {}
         self._watches: dict[Watch, None] = {}
         self._listeners: list[Callable[[Progress], None]] = []
+        self._touch_listeners: list[Callable[[frozenset[PartitionKey]], None]] = []
         self._closed: HoldfastError | None = None
         self._sweeper: asyncio.TimerHandle | None = None
 
@@ -258,8 +265,8 @@ class EngineBridge:
 
     @property
     def progress(self) -> Progress:
-        """The engine's latest report."""
-        return self._progress
+        """The engine's latest report; changes at any moment."""
+        return self._last or self._progress
 
     @property
     def closed(self) -> bool:
@@ -281,6 +288,9 @@ class EngineBridge:
             return
         future: asyncio.Future[None] = self._loop.create_future()
         heapq.heappush(self._visible_waiters, (index, next(self._ticket), future))
+        if self._progress.visible_index >= index:
+            # The engine got there since the look above, and saw nobody waiting.
+            self._release_visible()
         try:
             async with asyncio.timeout(timeout):
                 await future
@@ -305,9 +315,17 @@ class EngineBridge:
         return Watch(self, keys)
 
     def listen(self, callback: Callable[[Progress], None]) -> Callable[[], None]:
-        """Call back on the loop with every report of the engine; returns the way to stop it."""
+        """Call back on the loop when term, role or leader have changed; returns the way to stop it.
+
+        It may be called without a change, too.
+        """
         self._listeners.append(callback)
         return lambda: self._listeners.remove(callback)
+
+    def listen_touched(self, callback: Callable[[frozenset[PartitionKey]], None]) -> Callable[[], None]:
+        """Call back on the loop with the partitions that changed, whichever they are."""
+        self._touch_listeners.append(callback)
+        return lambda: self._touch_listeners.remove(callback)
 
     def check_open(self) -> EnginePort:
         """Raises what the bridge was closed with."""
@@ -321,36 +339,77 @@ class EngineBridge:
 
     def deliver(self, completed: Sequence[Completed], progress: Progress) -> None:
         """``ResultSink``: called on the engine thread."""
+        if not self._note(completed, progress):
+            return
         try:
-            self._loop.call_soon_threadsafe(self.report, completed, progress)
+            self._loop.call_soon_threadsafe(self._tell, completed, progress)
         except RuntimeError:
             # The loop is closed: nobody is left to be told.
             if not self._loop.is_closed():
                 raise
 
     def report(self, completed: Sequence[Completed], progress: Progress) -> None:
-        """What ``deliver`` does on the loop; called directly where there is no other thread."""
+        """``deliver`` where there is no other thread."""
+        if self._note(completed, progress):
+            self._tell(completed, progress)
+
+    def _note(self, completed: Sequence[Completed], progress: Progress) -> bool:
+        """Take note of a report; True when somebody on the loop has to hear of it.
+
+        Whoever begins to wait looks at ``progress`` (or at the store, which is committed by now)
+        once it can be seen here, and ``progress`` is set before anybody is looked for: one of
+        the two finds the other.
+        """
+        if self._closed is not None:
+            return False
+        self._progress = progress
+        standing = (progress.term, progress.role, progress.leader_id)
+        if standing != self._standing:
+            self._standing = standing
+            return True
+        if completed or self._visible_waiters:
+            return True
+        touched = progress.touched
+        if not touched:
+            return False
+        watchers = self._watchers
+        return bool(self._touch_listeners) or any(key in watchers for key in touched)
+
+    def _tell(self, completed: Sequence[Completed], progress: Progress) -> None:
         if self._closed is not None:
             return  # everyone has been told
         pending = self._pending
-        self._progress = progress
         for done in completed:
             future: asyncio.Future[Completed] = done.token  # type: ignore[assignment]
             pending.pop(future, None)
             self._answered_index = max(self._answered_index, done.index)
             if not future.done():
                 future.set_result(done)
+        if self._visible_waiters:
+            self._release_visible()
+        touched = progress.touched
+        if touched:
+            if self._watchers:
+                for key in touched:
+                    for watch in self._watchers.get(key, ()):
+                        watch._notify(key)
+            for touch_listener in tuple(self._touch_listeners):
+                touch_listener(touched)
+        # Never an older standing than ``progress`` has shown to others already.
+        latest = self._progress
+        standing = (latest.term, latest.role, latest.leader_id)
+        if standing != self._told:
+            self._told = standing
+            for listener in tuple(self._listeners):
+                listener(latest)
+
+    def _release_visible(self) -> None:
+        visible = self._progress.visible_index
         waiters = self._visible_waiters
-        while waiters and waiters[0][0] <= progress.visible_index:
+        while waiters and waiters[0][0] <= visible:
             waiter = heapq.heappop(waiters)[2]
             if not waiter.done():
                 waiter.set_result(None)
-        if self._watchers:
-            for key in progress.touched:
-                for watch in self._watchers.get(key, ()):
-                    watch._notify(key)
-        for listener in tuple(self._listeners):
-            listener(progress)
 
     # -- the end -----------------------------------------------------------
 
@@ -377,9 +436,9 @@ class EngineBridge:
         for watch in list(self._watches):
             watch._fail(_copy(self._closed))
         # Whoever follows the leadership learns that this node has no part in it any more.
-        self._progress = replace(self._progress, role=Role.FOLLOWER, leader_id=None, touched=frozenset())
+        self._last = last = replace(self._progress, role=Role.FOLLOWER, leader_id=None, touched=frozenset())
         for listener in tuple(self._listeners):
-            listener(self._progress)
+            listener(last)
 
     def _sweep(self) -> None:
         now = self._clock.monotonic()

@@ -23,6 +23,7 @@ def record_op(value: bytes) -> bytes:
 class LedgerApplied:
     results: list[log_pb2.OpResult] = field(default_factory=list)
     touched: set[tuple[int, int]] = field(default_factory=set)
+    topics_changed: bool = False
 
 
 class LedgerMachine:

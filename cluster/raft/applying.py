@@ -67,6 +67,8 @@ class Applying(RaftState):
                 results = applied.results
                 self.applied_ops += len(results)
                 self.touched |= applied.touched
+                if applied.topics_changed:
+                    self.topics_index = index
             # 13: past the entry whatever it gave; only a failing store stops here.
             self._SyncObj__raftLastApplied = index
             journal.set_applied(index)
@@ -130,6 +132,7 @@ class Applying(RaftState):
             raise InternalError("the snapshot changed this node's term")
         self.machine.reset()
         self.repair.replaced()
+        self.topics_index = self.journal.applied_index
         self._SyncObj__raftLastApplied = self.journal.applied_index
         self._SyncObj__raftCommitIndex = self.journal.getRaftCommitIndex()
         self._sweeping = True

@@ -98,7 +98,11 @@ class RaftCore(Following, Leading, Voting, Applying):
         self.no_room = False
         self.storage_low = False
         self.room = 1 << 62
+        #: Something arrived that the tick may have to act upon; the engine lowers it.
+        self.stirred = True
         self.touched: set[tuple[int, int]] = set()
+        #: The last entry that may have changed a topic, as far as anybody here has looked.
+        self.topics_index = self.journal.applied_index
         #: Of the present turn.
         self.applied_ops = 0
         self.applied_entries = 0
@@ -180,7 +184,9 @@ class RaftCore(Following, Leading, Voting, Applying):
     def on_event(self, event: TransportEvent, now: float) -> None:
         if isinstance(event, PeerMessage):
             self.receive(event.node_id, event.frame, now)
-        elif isinstance(event, PeerConnected):
+            return
+        self.stirred = True
+        if isinstance(event, PeerConnected):
             self._connected(event, now)
         elif isinstance(event, PeerActive):
             self.link_active(event.node_id, now)
@@ -200,6 +206,8 @@ class RaftCore(Following, Leading, Voting, Applying):
         if kind is None:
             self._drop(node_id, "empty")
             return
+        if kind != "append_reply":  # which may change nothing: its handler says
+            self.stirred = True
         if frame.term > self._SyncObj__raftCurrentTerm and kind in _STEP_DOWN:
             self._adopt_term(follower, frame.term)
         handler = self._handlers.get(kind)

@@ -18,6 +18,9 @@ class AppliedLike(Protocol):
     @property
     def touched(self) -> set[tuple[int, int]]: ...
 
+    @property
+    def topics_changed(self) -> bool: ...
+
 
 class MachineLike(Protocol):
     """The deterministic state machine: total; it raises only when the store does."""

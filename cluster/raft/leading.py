@@ -26,6 +26,10 @@ class Leading(RaftState):
             self._drop(follower.node_id, "earlier_term")  # 10
             return
         reply = frame.append_reply
+        commit = self._SyncObj__raftCommitIndex
+        if not reply.success or reply.match_index > commit or reply.match_index < self.journal.last_index:
+            # Otherwise it says what two others have said: nothing to commit, nothing to send.
+            self.stirred = True
         follower.storage_low = reply.storage_low
         follower.joining = reply.joining
         if not reply.uncounted:

@@ -75,7 +75,9 @@ class RaftState(SyncObj):  # type: ignore[misc]  # pysyncobj has no types
     no_room: bool
     storage_low: bool
     room: int
+    stirred: bool
     touched: set[tuple[int, int]]
+    topics_index: int
     #: Of the present turn.
     applied_ops: int
     applied_entries: int

@@ -21,6 +21,7 @@ class Voting(RaftState):
 
     def _adopt_term(self, follower: Follower, term: int) -> None:
         """Step down to a higher term without granting anything."""
+        self.stirred = True
         self._stock_receive(
             follower.node,
             {"type": "request_vote", "term": term, "last_log_term": -1, "last_log_index": 0},

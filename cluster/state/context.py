@@ -18,6 +18,7 @@ class EntryContext:
     Attributes:
         time_us: the entry's stamped time, the only clock there is.
         touched: (topic id, partition) of each log whose end moved.
+        topics_changed: a topic may have been created, changed or deleted.
         stored: batches stored and not yet counted as references to the entry.
     """
 
@@ -29,6 +30,7 @@ class EntryContext:
     limits: StateLimits
     events: EventSink | None
     touched: set[tuple[int, int]] = field(default_factory=set)
+    topics_changed: bool = False
     stored: int = 0
 
     def count_references(self) -> None:

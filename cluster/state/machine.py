@@ -44,6 +44,9 @@ _HANDLERS: Mapping[str, Callable[[EntryContext, Any], log_pb2.OpResult]] = {
 #: Those of them that write no partition's row.
 _LEAVES_PARTITIONS = frozenset(("commit_offsets", "expire_producers"))
 
+#: Those that write a topic's row.
+_CHANGES_TOPICS = frozenset(("create_topic", "update_topic", "delete_topic"))
+
 
 @dataclass(slots=True)
 class Applied:
@@ -52,10 +55,12 @@ class Applied:
     Attributes:
         results: one per operation, in order.
         touched: (topic id, partition) of each log whose end moved.
+        topics_changed: a topic may have been created, changed or deleted.
     """
 
     results: list[log_pb2.OpResult] = field(default_factory=list)
     touched: set[tuple[int, int]] = field(default_factory=set)
+    topics_changed: bool = False
 
 
 class StateMachine:
@@ -99,7 +104,7 @@ class StateMachine:
         )
         results = [self._apply_op(context, decoded) for decoded in ops]
         context.count_references()
-        return Applied(results, context.touched)
+        return Applied(results, context.touched, context.topics_changed)
 
     def _apply_op(self, context: EntryContext, decoded: DecodedOp) -> log_pb2.OpResult:
         op = decoded.op
@@ -112,6 +117,8 @@ class StateMachine:
             context.count_references()
             if kind not in _LEAVES_PARTITIONS:
                 self._catalog.states.clear()
+            if kind in _CHANGES_TOPICS:
+                context.topics_changed = True
             return _HANDLERS[kind](context, getattr(op, kind))
         except (StorageError, StorageFullError):
             raise

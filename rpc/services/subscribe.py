@@ -9,7 +9,7 @@ leader, which starts from the committed offsets.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 
@@ -106,6 +106,8 @@ class SubscribeService:
         )
         self._emit = emit
         self._coordinator: Coordinator | None = None
+        #: Ends the coordinator's news of partitions that changed.
+        self._untouch: Callable[[], None] | None = None
         self._pipe = LeaderPipe(topology.node_id, connect)
         self._committers: dict[Group, asyncio.Task[None]] = {}
         self._sessions = 0
@@ -243,7 +245,8 @@ class SubscribeService:
             raise _moved(progress.leader_id, self._topology.client_address(progress.leader_id))
         if self._coordinator is None or self._coordinator.term != progress.term:
             self._end_all(_moved(None, None))
-            self._coordinator = Coordinator(progress.term, self._settings, self._emit)
+            self._coordinator = coordinator = Coordinator(progress.term, self._settings, self._emit)
+            self._untouch = self._bridge.listen_touched(coordinator.touch)
         return self._coordinator
 
     def _join(
@@ -284,8 +287,6 @@ class SubscribeService:
         coordinator = self._coordinator
         if coordinator is not None:
             if progress.role is Role.LEADER and progress.term == coordinator.term:
-                if progress.touched:
-                    coordinator.touch(progress.touched)
                 return
             leader = progress.leader_id
             self._end_all(_moved(leader, self._topology.client_address(leader)))
@@ -295,6 +296,8 @@ class SubscribeService:
     def _end_all(self, error: HoldfastError) -> None:
         coordinator, self._coordinator = self._coordinator, None
         if coordinator is not None:
+            if self._untouch is not None:
+                self._untouch()
             coordinator.end_all(error)
 
     # -- commits ----------------------------------------------------------------

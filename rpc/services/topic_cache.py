@@ -1,7 +1,7 @@
 """Topics by name, as the event loop needs them: hot, and right soon enough.
 
-A row is kept while the store shows the same log index, so a publish pays a
-dictionary look-up and the store is read once per engine turn at most.
+A row is kept until an entry that changes topics has been applied, so a publish pays a
+dictionary look-up.
 """
 
 from __future__ import annotations
@@ -26,10 +26,11 @@ class TopicCache:
 
     def cached(self, name: str) -> TopicRow | None:
         """The topic as this node knows it; None when it knows none of this name."""
-        visible = self._bridge.progress.visible_index
-        if visible != self._seen:
+        progress = self._bridge.progress
+        if progress.topics_index != self._seen:
             self._rows.clear()
-            self._seen = visible
+            # Applied, and not visible yet: what is read now is not to be kept.
+            self._seen = progress.topics_index if progress.visible_index >= progress.topics_index else -1
         row = self._rows.get(name)
         if row is None and name and len(name) <= MAX_NAME and name.isascii():
             with self._store.read() as reader:

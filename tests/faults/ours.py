@@ -59,6 +59,7 @@ def put_entry(*values: str) -> bytes:
 class Applied:
     results: list[log_pb2.OpResult]
     touched: set[tuple[int, int]] = field(default_factory=set)
+    topics_changed: bool = False
 
 
 class ListMachine:

@@ -6,7 +6,11 @@ import pytest
 
 from holdfast.chaos.sim import SimCluster
 from holdfast.cluster import events
+from holdfast.cluster.ports import PeerMessage
+from holdfast.cluster.raft.host import AppliedLike
+from holdfast.cluster.raft.messages import PeerFrame
 from holdfast.errors import StorageError, UnavailableError
+from holdfast.storage.port import Writer
 
 
 def test_a_failing_store_ends_the_engine_and_nothing_held_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,3 +110,61 @@ def test_members_must_name_the_node() -> None:
     sim.crash("n1")
     with pytest.raises(ValueError, match="n1 is not one of the members"):
         sim.start("n1")
+
+
+def test_a_follower_acks_before_it_applies() -> None:
+    sim = SimCluster(3, seed=4)
+    sim.elect()
+    sim.settle()
+    follower = sim.followers()[0]
+    engine = follower.engine
+    assert engine is not None
+    order: list[str] = []
+    stock_apply, stock_send = engine.core.machine.apply, engine.core.outbox._transport.send
+
+    def apply(writer: Writer, index: int, entry: bytes) -> AppliedLike:
+        order.append(f"apply {index}")
+        return stock_apply(writer, index, entry)
+
+    def send(node_id: str, frame: PeerFrame) -> bool:
+        if frame.WhichOneof("body") == "append_reply" and frame.append_reply.success:
+            order.append(f"ack {frame.append_reply.match_index}")
+        return stock_send(node_id, frame)
+
+    engine.core.machine.apply = apply  # type: ignore[method-assign]
+    engine.core.outbox._transport.send = send  # type: ignore[method-assign]
+    first = sim.publish(b"1")
+    assert first.done is not None
+    # Its append tells the follower that the first is committed: it is acked, then the first is applied.
+    second = sim.publish(b"2")
+    sim.settle()
+    assert second.done is not None
+    assert order.index(f"ack {second.done.index}") < order.index(f"apply {first.done.index}")
+
+
+def test_an_ack_that_changes_nothing_costs_no_tick() -> None:
+    sim = SimCluster(3, seed=5)
+    leader = sim.elect()
+    sim.settle()
+    engine = leader.engine
+    assert engine is not None
+    core = engine.core
+    follower = next(iter(core.followers.values()))
+    ticks = []
+    stock = core.tick
+    core.tick = lambda: (ticks.append(1), stock())[1]  # type: ignore[method-assign]
+
+    def ack(match: int, *, success: bool = True) -> int:
+        ticks.clear()
+        frame = core.envelope.append_reply(core.term, success=success, match_index=match)
+        frame.boot_id = follower.boot_id
+        engine._transport.poll = lambda _: [PeerMessage(follower.node_id, frame)]  # type: ignore[method-assign]
+        engine.turn(0.0)
+        return len(ticks)
+
+    engine._transport.poll = lambda _: []  # type: ignore[method-assign]
+    engine.turn(0.0)
+    assert ack(core.journal.last_index) == 0
+    # One that is behind may have to be sent something, a refusal calls for another try.
+    assert ack(core.journal.last_index - 1) == 1
+    assert ack(core.journal.last_index, success=False) == 1

@@ -87,7 +87,7 @@ class FakeEngine:
         self.bridge.deliver(completed, self.progress(frozenset(touched)))
 
     def progress(self, touched: frozenset[tuple[int, int]] = frozenset()) -> Progress:
-        return Progress(self.index, self.index, 1, Role.LEADER, "n1", touched, self.index)
+        return Progress(self.index, self.index, 1, Role.LEADER, "n1", touched, self.index, self.index)
 
     def status(self) -> EngineStatus:
         i = self.index

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 import pytest
 from rpc_fakes import START, FakeEngine, make_engine
@@ -122,6 +123,93 @@ async def test_watch_wakes_on_touched_partitions_only() -> None:
         assert await watch.wait() == {(1, 1)}
     assert not bridge._watchers
     assert not bridge._watches
+
+
+class _CountingLoop:
+    """A loop that counts how often another thread woke it."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self.wakes = 0
+
+    def call_soon_threadsafe(self, callback: Callable[..., object], *args: object) -> object:
+        self.wakes += 1
+        return self._loop.call_soon_threadsafe(callback, *args)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._loop, name)
+
+
+def _report(index: int, *touched: tuple[int, int], term: int = 1) -> Progress:
+    return Progress(index, index, term, Role.LEADER, "n1", frozenset(touched), index)
+
+
+async def test_a_report_that_nobody_waits_for_wakes_nobody() -> None:
+    loop = _CountingLoop()
+    bridge = EngineBridge(loop, SystemClock(), START)  # type: ignore[arg-type]
+    bridge.attach(FakeEngine(bridge))
+    heard: list[Progress] = []
+    bridge.listen(heard.append)
+    bridge.deliver((), _report(2))  # a new leader is news
+    assert loop.wakes == 1
+    with bridge.watch([(1, 0)]) as watch:
+        bridge.deliver((), _report(3, (2, 0)))
+        assert loop.wakes == 1
+        assert bridge.progress.visible_index == 3
+        bridge.deliver((), _report(4, (1, 0)))
+        assert loop.wakes == 2
+        assert await watch.wait() == {(1, 0)}
+    bridge.deliver((), _report(5, (1, 0)))
+    assert loop.wakes == 2
+    assert [report.term for report in heard] == [1]
+    bridge.deliver((), _report(6, term=2))
+    await asyncio.sleep(0)
+    assert [report.term for report in heard] == [1, 2]
+    bridge.close()
+
+
+async def test_touched_partitions_are_told_to_whoever_wants_all_of_them() -> None:
+    bridge = EngineBridge(asyncio.get_running_loop(), SystemClock(), START)
+    bridge.attach(FakeEngine(bridge))
+    touched: list[frozenset[tuple[int, int]]] = []
+    stop = bridge.listen_touched(touched.append)
+    bridge.deliver((), _report(2, (7, 1)))
+    bridge.deliver((), _report(3))
+    await asyncio.sleep(0)
+    stop()
+    bridge.deliver((), _report(4, (7, 1)))
+    await asyncio.sleep(0)
+    assert touched == [{(7, 1)}]
+
+
+async def test_what_becomes_visible_while_a_call_begins_to_wait_ends_the_wait() -> None:
+    """The engine looked for somebody waiting just before there was one."""
+    bridge = EngineBridge(asyncio.get_running_loop(), SystemClock(), START)
+    bridge.attach(FakeEngine(bridge))
+    bridge.deliver((), _report(2))
+    await asyncio.sleep(0)
+
+    class Ticket:
+        """Drawn after the first look at what is visible, and before the waiter can be seen."""
+
+        def __next__(self) -> int:
+            bridge.deliver((), _report(5))
+            return 0
+
+    bridge._ticket = Ticket()  # type: ignore[assignment]
+    await bridge.wait_applied(5, timeout=5)
+
+
+async def test_listeners_never_hear_of_an_older_standing_than_progress_shows() -> None:
+    bridge = EngineBridge(asyncio.get_running_loop(), SystemClock(), START)
+    bridge.attach(FakeEngine(bridge))
+    heard: list[int] = []
+    bridge.listen(lambda progress: heard.append(progress.term))
+    bridge.deliver((), _report(2, term=1))
+    bridge.deliver((), _report(2, term=2))
+    assert bridge.progress.term == 2
+    await asyncio.sleep(0)
+    assert heard == [2]
 
 
 async def test_close_fails_every_waiter() -> None:
