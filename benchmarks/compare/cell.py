@@ -86,6 +86,7 @@ class _Conversation:
         self._peak = 0
         self._pss = 0
         self._killed: int | None = None
+        self._note: str | None = None
 
     async def run(self) -> Cell:
         sampler = asyncio.create_task(self._sample())
@@ -110,9 +111,7 @@ class _Conversation:
                     self._say(**await self._kill_leader(message["topic"]))
                 case "restart":
                     assert self._killed is not None
-                    await self._cluster.restart(self._killed)
-                    self._restarted()
-                    self._say()
+                    self._say(**await self._restart(self._killed))
                 case "failed":
                     return _failed(message["reason"], unsupported=message["unsupported"])
                 case "result":
@@ -122,6 +121,8 @@ class _Conversation:
 
     def _result(self, message: dict[str, Any]) -> Cell:
         cell: Cell = {key: message[key] for key in ("figures", "seconds", "cpu_seconds")}
+        if self._note is not None:
+            cell["note"] = self._note
         if self._before is not None and self._after is not None:
             cell["brokers"] = {
                 "cpu_seconds": self._after.cpu_seconds - self._before.cpu_seconds,
@@ -137,6 +138,17 @@ class _Conversation:
         began = time.monotonic()
         await asyncio.to_thread(self._cluster.kill, self._killed)
         return {"began": began, "gone": time.monotonic()}
+
+    async def _restart(self, node: int) -> dict[str, float]:
+        """Says ``ended`` when the node does not come back; the cell keeps what was measured, and a note."""
+        try:
+            await self._cluster.restart(node)
+        except Exception as error:  # noqa: BLE001  (any library's error)
+            traceback.print_exc()
+            self._note = f"fewer kills: {one_line(error)}"
+            return {"ended": 1}
+        self._restarted()
+        return {}
 
     async def _sample(self) -> None:
         while True:

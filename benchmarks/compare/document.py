@@ -60,7 +60,8 @@ class Result:
     """One workload of one system in one round, counted from 0.
 
     ``cell`` holds ``figures``, ``seconds`` and ``cpu_seconds`` of the client, the use of the ``brokers``; or
-    ``failed`` with the reason and ``unsupported``. ``took`` is how long all of it took.
+    ``failed`` with the reason and ``unsupported``. ``note`` tells what the figures lack, ``took`` how long
+    all of it took.
     """
 
     round: int

@@ -151,7 +151,6 @@ def reasons(document: Document) -> dict[tuple[str, str], str]:
     """(system, workload) → why there is no figure, or why a round is missing."""
     found: dict[tuple[str, str], str] = {}
     for result in document.results:
-        if result.failed is not None:
-            place = (result.system, result.workload)
-            found.setdefault(place, result.failed)
+        if reason := result.failed or result.cell.get("note"):
+            found.setdefault((result.system, result.workload), reason)
     return found

@@ -138,10 +138,10 @@ def percentile(values: list[float], per_cent: float) -> float:
 
 
 def one_line(error: BaseException) -> str:
-    """Why a workload has no figure; of a group of errors, its first."""
+    """Why a workload has no figure: an error's first line; of a group of errors, that of the first."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
-    text = " ".join(str(error).split())[:300]
+    text = next((line.strip() for line in str(error).splitlines() if line.strip()), "")[:200]
     if isinstance(error, Unsupported):
         return text or "not offered by this system"
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

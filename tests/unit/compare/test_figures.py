@@ -41,6 +41,12 @@ def test_a_failed_round_leaves_the_others_and_its_reason() -> None:
     assert reasons(run) == {("nats", "pipelined-100"): "it broke"}
 
 
+def test_a_note_stands_beside_the_figure() -> None:
+    run = document((0, "nats", "failover", cell(samples=[1.0]) | {"note": "fewer kills"}))
+    assert values(run)["nats", "failover"].value == 1.0
+    assert reasons(run) == {("nats", "failover"): "fewer kills"}
+
+
 def test_every_figure_belongs_to_a_workload_and_every_workload_has_one() -> None:
     assert {figure.workload for figure in FIGURES.values()} == set(WORKLOADS)
     assert {figure.group for figure in FIGURES.values()} == set(GROUPS)

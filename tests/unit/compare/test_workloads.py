@@ -164,6 +164,12 @@ async def test_failover_asks_for_kills_and_restarts(here: Surroundings) -> None:
     assert here.events == ["kill", "restart"] * 2
 
 
+async def test_failover_ends_with_the_node_that_does_not_come_back(here: Surroundings) -> None:
+    killed = json.dumps({"began": 0.0, "gone": 0.0})
+    figures = await here.run("failover", f'{killed}\n{{"ended": 1}}\n', times=5)
+    assert len(figures["samples"]) == 1
+
+
 @pytest.mark.parametrize(
     ("acknowledged", "killed", "seconds"),
     [
