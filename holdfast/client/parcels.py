@@ -11,7 +11,7 @@ from itertools import repeat
 
 from holdfast.client.types import Ack, BatchAck
 from holdfast.errors import HoldfastError
-from holdfast.records import Compression, Headers, decode_batch, encode_batch
+from holdfast.records import Compression, Headers, decode_batch, encode_parts
 
 #: What a waiting record costs beside its key and value, roughly.
 RECORD_OVERHEAD = 64
@@ -65,7 +65,8 @@ class Parcel:
         self.watchers: list[asyncio.Future[None]] = []
         self.size = 0
         self.count = 0
-        self.data = b""
+        #: The serialised batch, in parts; empty before it is made and after it was settled.
+        self.data: tuple[bytes, ...] = ()
         #: -1 until the parcel first leaves.
         self.base_sequence = -1
         self.epoch = 0
@@ -83,7 +84,7 @@ class Parcel:
 
     def _settle(self) -> None:
         self.settled = True
-        self.data = b""
+        self.data = ()
         for watcher in self.watchers:
             if not watcher.done():
                 watcher.set_result(None)
@@ -97,7 +98,7 @@ class Parcel:
         headers = None
         if self.headers:
             headers = [self.headers.get(index) for index in range(len(self.values))]
-        self.data = encode_batch(self.values, self.keys, self.times, headers, compression)
+        self.data = encode_parts(self.values, self.keys, self.times, headers, compression)
         self.count = len(self.values)
         self.values, self.keys, self.times, self.headers = [], [], [], {}
 
@@ -134,12 +135,12 @@ class Parcel:
         Should the whole have been stored after all, the broker knows the
         halves as parts of it.
         """
-        columns = decode_batch(self.data)
+        columns = decode_batch(b"".join(self.data))
         middle = self.count // 2
         halves: list[Parcel] = []
         for cut in (slice(0, middle), slice(middle, None)):
             half = Parcel(self.queue, self.opened, self.timeout)
-            half.data = encode_batch(
+            half.data = encode_parts(
                 columns.values[cut],
                 columns.keys[cut],
                 columns.timestamps_us[cut],

@@ -10,20 +10,9 @@ from collections.abc import Iterable
 
 from holdfast.cluster.delivery.reading import Slice
 from holdfast.v1 import bus_pb2, records_pb2
+from holdfast.wire_format import varint
 
 Parts = list[bytes]
-
-
-def varint(value: int) -> bytes:
-    """A non-negative integer as a protobuf varint."""
-    if value < 0x80:
-        return bytes((value,))
-    encoded = bytearray()
-    while value >= 0x80:
-        encoded.append(value & 0x7F | 0x80)
-        value >>= 7
-    encoded.append(value)
-    return bytes(encoded)
 
 
 def batches_field(topic: str, slices: Iterable[Slice]) -> tuple[Parts, int]:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast.cluster.delivery.reading import Slice
-from holdfast.rpc.services.delivery_wire import batches_field, delivery_response, replay_response, varint
+from holdfast.rpc.services.delivery_wire import batches_field, delivery_response, replay_response
 from holdfast.storage.partitions import IndexRow
 from holdfast.v1 import bus_pb2, records_pb2
 
@@ -74,9 +74,3 @@ def test_delivery_response(items: list[Slice]) -> None:
     assert bus_pb2.SubscribeResponse.FromString(made) == expected
     if all(item.data for item in items):
         assert made == expected.SerializeToString(deterministic=True)
-
-
-@given(st.integers(0, (1 << 64) - 1))
-def test_varint(value: int) -> None:
-    expected = bus_pb2.PublishRequest(request_id=value).SerializeToString()
-    assert varint(value) == (expected[1:] or b"\x00")
