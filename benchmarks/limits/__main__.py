@@ -8,6 +8,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import uvloop
@@ -23,52 +24,52 @@ _LEDGER = ROOT / "benchmarks" / "ledger"
 _FAILOVER = "failover"
 
 
-def run(arguments: argparse.Namespace, tell: Callable[[str], None]) -> tuple[list[str], dict[str, list[str]]]:
-    """The lines of the README's table, and the pages of the ledger by workload."""
-    pages: dict[str, list[str]] = {}
+def run(arguments: argparse.Namespace, tell: Callable[[str], None]) -> list[str]:
+    """Measure; a page is shown, or written, as soon as it is there. The lines of the README's table."""
     measured: dict[str, Measured] = {}
     failovers: list[float] = []
-    names = arguments.only or [*WORK, _FAILOVER]
     with tempfile.TemporaryDirectory(prefix="holdfast-limits-", dir=arguments.data) as scratch:
         folder = Path(scratch)
+        show = _write if arguments.write else _print
         alone = physical.measure(folder, arguments.seconds / 3, tell)
-        pages["machine"] = [machine(), "", *parts.parts(alone)]
-        for name in names:
+        for name in arguments.only or [*WORK, _FAILOVER]:
             tell(name)
             if name == _FAILOVER:
                 rounds = [uvloop.run(takeover.once(folder)) for _ in range(arguments.kills)]
                 failovers = [one["done"] for one in rounds]
-                pages[name] = takeover.table(rounds)
+                show(name, takeover.table(rounds))
                 continue
+            closely = not arguments.quick
             sequential = name == "sequential"
             one = measure(
-                name,
-                folder,
-                arguments.seconds,
-                profile=not arguments.quick,
-                count_calls=sequential and not arguments.quick,
+                name, folder, arguments.seconds, profile=closely, count_calls=sequential and closely
             )
             measured[name] = one
-            pages[name] = ledger.page(one)
+            page = ledger.page(one)
             if sequential:
-                pages[name] += ["", *uvloop.run(timeline.run(1000, folder, usage=False))]
-    lines = [f"`{machine()}`", "", *table.markdown(table.rows(alone, measured, failovers))]
-    return lines, pages
+                page += uvloop.run(timeline.run(1000, folder, usage=False))
+            show(name, page)
+        tell("appends once more")
+        alone = replace(alone, append_after=physical.appends(folder, arguments.seconds / 3))
+        show("machine", [machine(), "", *parts.parts(alone)])
+    return [f"`{machine()}`", "", *table.markdown(table.rows(alone, measured, failovers))]
+
+
+def _print(name: str, page: Sequence[str]) -> None:
+    print(f"\n=== {name}\n")
+    print("\n".join(page), flush=True)
+
+
+def _write(name: str, page: Sequence[str]) -> None:
+    """Into the ledger."""
+    _LEDGER.mkdir(exist_ok=True)
+    body = "\n".join(line.rstrip() for line in page).rstrip()
+    (_LEDGER / f"{name}.txt").write_text(body + "\n")
 
 
 def machine() -> str:
     load = os.getloadavg()[0]
     return f"machine: {os.cpu_count()} cores, Linux {os.uname().release.partition('-')[0]}, load {load:.1f}"
-
-
-def write(lines: Sequence[str], pages: dict[str, list[str]]) -> None:
-    """Put the table into the README and the pages into the ledger."""
-    text = table.replace_between(_README.read_text(), table.BEGIN, table.END, "\n".join(lines))
-    _README.write_text(text)
-    _LEDGER.mkdir(exist_ok=True)
-    for name, page in pages.items():
-        body = "\n".join(line.rstrip() for line in page).rstrip()
-        (_LEDGER / f"{name}.txt").write_text(body + "\n")
 
 
 def main() -> int:
@@ -87,14 +88,11 @@ def main() -> int:
     def tell(what: str) -> None:
         print(f"{time.monotonic() - began:6.1f} s  {what}", file=sys.stderr, flush=True)
 
-    lines, pages = run(arguments, tell)
-    print("\n".join(lines))
+    lines = run(arguments, tell)
+    _print("limits", lines)
     if arguments.write:
-        write(lines, pages)
-    else:
-        for name, page in pages.items():
-            print(f"\n=== {name}\n")
-            print("\n".join(page))
+        body = "\n".join(lines)
+        _README.write_text(table.replace_between(_README.read_text(), table.BEGIN, table.END, body))
     tell("done")
     return 0
 

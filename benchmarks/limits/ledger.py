@@ -75,7 +75,8 @@ def _listed(shares: Iterable[tuple[str, float]], whole: float) -> list[str]:
 def _functions(one: Measured, process: str) -> list[str]:
     stacks = one.samples.stacks[process]
     lines = []
-    for thread, role in (("engine", "engine"), ("MainThread", "event loop")):
+    for thread in sorted({name for name, _, _ in stacks}):
+        role = "event loop" if thread == "MainThread" else threads.role_of(thread)
         counts = stages.by_stage(stacks, thread)
         if sum(counts.values()) < 10:
             continue

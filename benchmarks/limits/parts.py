@@ -18,7 +18,9 @@ def _disk(physical: Physical) -> list[str]:
     alone = physical.sync["micros"]
     lines = [f"fdatasync of 4 KiB appended: {alone:.0f} µs alone, {three:.0f} µs with three at once"]
     for size, one in physical.append.items():
+        after = physical.append_after[size]["megabytes"]
         line = f"appends of {size_text(size)}, each fdatasynced: {one['megabytes']:.0f} MB/s"
+        line += f", after all workloads {after:.0f} MB/s"
         several = physical.append_three.get(size)
         if several:
             line += f"; each of three at once {statistics.mean(s['megabytes'] for s in several):.0f} MB/s"

@@ -232,7 +232,8 @@ def _physical() -> Physical:
     given = {
         "sync": append(20),
         "sync_three": [append(10)] * 3,
-        "append": {size: append(300) for size in APPENDS},
+        "append": {size: append(400) for size in APPENDS},
+        "append_after": {size: append(200) for size in APPENDS},
         "append_three": {size: [append(90)] * 3 for size in APPENDS[2:]},
         "store_small": committed,
         "store_small_three": [committed] * 3,
