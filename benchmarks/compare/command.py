@@ -79,9 +79,7 @@ def run(options: argparse.Namespace) -> Document:
     if not systems:
         raise RuntimeError("no system to compare")
     parameters = QUICK if options.quick else FULL
-    bare = machine.look(options.directory, quick=options.quick)
-    print(bare, file=sys.stderr, flush=True)
-    document = Document(bare, systems, options.rounds, parameters.seconds, missing)
+    document = Document(systems, options.rounds, parameters.seconds, missing)
     plan = Plan(
         systems=list(systems),
         workloads=with_needed(options.workloads or list(WORKLOADS)),
@@ -91,11 +89,15 @@ def run(options: argparse.Namespace) -> Document:
         directory=options.directory,
     )
 
+    def look() -> None:
+        document.machines.append(machine.look(options.directory, quick=options.quick))
+        print(document.machines[-1], file=sys.stderr, flush=True)
+
     def keep() -> None:
         if options.json:
             document.write(options.json)
 
-    asyncio.run(Runner(plan, document.results, keep).run())
+    asyncio.run(Runner(plan, document.results, look, keep).run())
     return document
 
 

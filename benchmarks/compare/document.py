@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+import statistics
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +14,11 @@ import msgspec
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What the run stood on, measured right before it.
+    """What the run stood on, measured bare.
 
     Attributes:
         cores: processors this process may use.
-        load: average number of waiting or running tasks over the last minute, before the run.
+        load: average number of waiting or running tasks over the last minute.
         sync_ms: median of a 4 KiB append with fdatasync.
         sync_megabytes: MB/s of 1 MiB appends, each with fdatasync.
         echo_ms: median of a bare unary gRPC call of 100 B.
@@ -31,6 +33,13 @@ class Machine:
     stream_megabytes: float
     python: str
     kernel: str
+
+    @staticmethod
+    def median(of: Sequence[Machine]) -> Machine:
+        """Of each speed the median; what is no speed, and the load, as it was at first."""
+        speeds = ("sync_ms", "sync_megabytes", "echo_ms", "stream_megabytes")
+        medians = {name: statistics.median([getattr(machine, name) for machine in of]) for name in speeds}
+        return replace(of[0], **medians)
 
     def __str__(self) -> str:
         return (
@@ -79,14 +88,22 @@ class Result:
 class Document:
     """A run, or as much of it as there is yet."""
 
-    machine: Machine
     systems: dict[str, System]
     rounds: int
     #: Seconds of a throughput workload.
     seconds: float
     #: System → why it was not compared and how it is installed.
     missing: dict[str, str] = field(default_factory=dict)
+    #: Measured before each round and after the last.
+    machines: list[Machine] = field(default_factory=list)
     results: list[Result] = field(default_factory=list)
+
+    @property
+    def machine(self) -> Machine:
+        """Medians. Raises ValueError before the first round."""
+        if not self.machines:
+            raise ValueError("the machine has not been measured")
+        return Machine.median(self.machines)
 
     def write(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)

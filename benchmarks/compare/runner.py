@@ -62,10 +62,14 @@ def rotated(systems: Sequence[str], number: int) -> list[str]:
 
 @dataclass(slots=True)
 class Runner:
-    """Runs a plan and appends to ``results``; ``done`` is called whenever a system has been measured."""
+    """Runs a plan and appends to ``results``.
+
+    ``between`` is called before each round and after the last; ``done`` whenever a system has been measured.
+    """
 
     plan: Plan
     results: list[Result]
+    between: Callable[[], None]
     done: Callable[[], None]
     _keeper: Keeper = field(default_factory=Keeper)
     _started: float = field(default_factory=time.monotonic)
@@ -74,9 +78,11 @@ class Runner:
         """All rounds. Whatever was started has ended when this returns or raises."""
         try:
             for number in range(self.plan.rounds):
+                await asyncio.to_thread(self.between)
                 for system in rotated(self.plan.systems, number):
                     await self._system(number, system)
                     self.done()
+            await asyncio.to_thread(self.between)
         finally:
             self._keeper.close()
 
@@ -93,7 +99,7 @@ class Runner:
             finally:
                 await self._stop(cluster)
         finally:
-            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+            await asyncio.to_thread(_remove, folder)
 
     async def _start(self, cluster: Cluster) -> str | None:
         """None, or why the system does not run."""
@@ -178,6 +184,12 @@ class Runner:
             for workload in self.plan.workloads
             if (number, system, workload) not in seen
         )
+
+
+def _remove(folder: Path) -> None:
+    """With what the disk still has to write: the next system is not to wait for the last one's."""
+    shutil.rmtree(folder, ignore_errors=True)
+    os.sync()
 
 
 def _clock(seconds: float) -> str:

@@ -12,6 +12,7 @@ cases; 2 for arguments that make no sense.
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import sys
 import traceback
@@ -25,20 +26,27 @@ from benchmarks.compare.workloads.context import Channel, Context, Parameters, o
 from benchmarks.peers.catalog import SYSTEMS, make_client
 from benchmarks.peers.system import Unsupported
 
+_CLOSE_SECONDS = 10.0
+
 
 async def work(
     system: str, workload: Workload, addresses: Sequence[str], given: Parameters, to: Channel
 ) -> None:
-    """Connect, run, report."""
+    """Connect, run, report. Raises what the client raises; of a failed run, not what closing raises too."""
     client = make_client(system, addresses)
     await client.connect()
+    context = Context(system, client, given, to, workload.name)
     try:
-        context = Context(system, client, given, to, workload.name)
         figures = await workload.run(context)
-        window = context.window
-        to.say(event="result", figures=figures, seconds=window.seconds, cpu_seconds=window.cpu_seconds)
-    finally:
-        await client.close()
+    except BaseException:
+        try:
+            await asyncio.wait_for(client.close(), _CLOSE_SECONDS)
+        except Exception:  # noqa: BLE001  (the first error is the one to tell)
+            traceback.print_exc()
+        raise
+    await asyncio.wait_for(client.close(), _CLOSE_SECONDS)
+    window = context.window
+    to.say(event="result", figures=figures, seconds=window.seconds, cpu_seconds=window.cpu_seconds)
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:

@@ -19,8 +19,9 @@ from benchmarks.peers.system import Client, Unsupported
 #: What a workload returns, by name; a list holds samples that are pooled over the rounds.
 Figures = Mapping[str, float | list[float]]
 
-#: How long a burst has to take for its rate to be believed.
-_BURST_SECONDS = 0.25
+#: How long a burst has to take for its rate to be believed: this part of the work that follows. It also warms
+#: up what has just been started.
+_BURST = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +108,10 @@ class Context:
             await other.close()
 
 
-async def calibrate(burst: Callable[[int], Awaitable[object]], start: int, most: int) -> float:
-    """Records per second of ``burst(n)``, doubled from ``start`` until it takes a quarter of a second.
+async def calibrate(
+    burst: Callable[[int], Awaitable[object]], start: int, most: int, work_seconds: float
+) -> float:
+    """Records per second of ``burst(n)``; ``start``, then more until it takes a quarter of ``work_seconds``.
 
     Ends early at ``most`` records. What it leaves behind is the burst's affair.
     """
@@ -117,9 +120,9 @@ async def calibrate(burst: Callable[[int], Awaitable[object]], start: int, most:
         started = time.monotonic()
         await burst(count)
         seconds = time.monotonic() - started
-        if seconds >= _BURST_SECONDS or count >= most:
+        if seconds >= _BURST * work_seconds or count >= most:
             return count / seconds
-        count = min(count * max(2, min(8, int(_BURST_SECONDS / max(seconds, 1e-3)))), most)
+        count = min(count * max(2, min(8, int(_BURST * work_seconds / max(seconds, 1e-3)))), most)
 
 
 def cpu_seconds() -> float:

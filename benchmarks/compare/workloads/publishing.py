@@ -45,7 +45,7 @@ async def pipelined(context: Context, size: int) -> Figures:
         await client.publish_all(topic, some, times)
         total += len(some) * times
 
-    rate = await calibrate(burst, 500, most)
+    rate = await calibrate(burst, 500, most, context.parameters.seconds)
     some, times = first(records, max(100, min(most, round(rate * context.parameters.seconds))))
     count = len(some) * times
     async with context.measured() as window:
@@ -75,7 +75,7 @@ async def concurrent(context: Context, publishers: int) -> Figures:
         until = time.monotonic() + seconds
         return sum(await asyncio.gather(*[publisher(number, until) for number in range(publishers)]))
 
-    await all_for(min(0.5, context.parameters.seconds / 4))
+    await all_for(context.parameters.seconds / 4)
     async with context.measured() as window:
         count = await all_for(context.parameters.seconds * 0.75)
     return {"rate": count / window.seconds, "records": count}

@@ -26,7 +26,7 @@ async def replay(context: Context, size: int) -> Figures:
         if (records, octets) != (count, count * size):
             raise RuntimeError(f"replay gave {records} records, {octets} bytes; published: {count}")
 
-    rate = await calibrate(read, _LEAST, given.records)
+    rate = await calibrate(read, _LEAST, given.records, given.seconds)
     count = _worth(rate, given.seconds, given.records)
     async with context.measured() as window:
         count = await _again_and_again(read, count, given.seconds)
@@ -52,7 +52,7 @@ async def group(context: Context) -> Figures:
         if consumed != count:
             raise RuntimeError(f"the group consumed {consumed} records of {count}")
 
-    rate = await calibrate(consume, _LEAST, given.records)
+    rate = await calibrate(consume, _LEAST, given.records, given.seconds)
     count = _worth(rate, given.seconds, given.records)
     async with context.measured() as window:
         count = await _again_and_again(consume, count, given.seconds)
@@ -86,7 +86,7 @@ async def mixed(context: Context) -> Figures:
                 raise RuntimeError(f"the group consumed {consumer.result()} records of {wanted}")
             return wanted
 
-        rate = await calibrate(both, _LEAST, most)
+        rate = await calibrate(both, _LEAST, most, given.seconds)
         await context.client.create(context.topic)
         async with context.measured() as window:
             count = await timed(context.topic, _worth(rate, given.seconds, most))

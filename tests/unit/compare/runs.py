@@ -38,4 +38,11 @@ def failed(reason: str) -> dict[str, Any]:
 
 def document(*results: tuple[int, str, str, dict[str, Any]], rounds: int = 1) -> Document:
     """Results are (round, system, workload, cell)."""
-    return Document(MACHINE, dict(SYSTEMS), rounds, 4.0, {"kafka": "no java"}, [Result(*r) for r in results])
+    return Document(
+        systems=dict(SYSTEMS),
+        rounds=rounds,
+        seconds=4.0,
+        missing={"kafka": "no java"},
+        machines=[MACHINE],
+        results=[Result(*r) for r in results],
+    )

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 
 from benchmarks.compare.chart import chart
-from benchmarks.compare.document import Document
+from benchmarks.compare.document import Document, Machine
 from benchmarks.compare.goals import GOALS, goals
 from benchmarks.compare.report import BEGIN, END, embedded, report
 from benchmarks.compare.table import number, ratio, tables
 
-from .runs import cell, document, failed
+from .runs import MACHINE, cell, document, failed
 
 _README = Path("README.md")
 _SVG = "{http://www.w3.org/2000/svg}"
@@ -130,6 +131,11 @@ def test_a_run_is_read_back_as_written(tmp_path: Path) -> None:
     run = _rates(2.0, 1.0)
     run.write(tmp_path / "some" / "run.json")
     assert Document.read(tmp_path / "some" / "run.json") == run
+
+
+def test_the_machine_is_the_median_of_its_moments() -> None:
+    moments = [replace(MACHINE, load=float(i), sync_ms=ms) for i, ms in enumerate((0.3, 0.1, 0.9))]
+    assert Machine.median(moments) == replace(MACHINE, load=0.0, sync_ms=0.3)
 
 
 def test_what_is_no_run_is_refused(tmp_path: Path) -> None:

@@ -191,7 +191,7 @@ async def test_calibration_ends_with_the_records_there_are() -> None:
     async def burst(count: int) -> None:
         bursts.append(count)
 
-    assert await calibrate(burst, 1000, 2500) > 0
+    assert await calibrate(burst, 1000, 2500, 1.0) > 0
     assert bursts[-1] == 2500
 
 
