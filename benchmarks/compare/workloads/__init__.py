@@ -30,8 +30,8 @@ WORKLOADS = {
     workload.name: workload
     for workload in (
         Workload("sequential", publishing.sequential),
-        Workload("pipelined-100", partial(publishing.pipelined, size=100)),
-        Workload("pipelined-1k", partial(publishing.pipelined, size=1024)),
+        Workload("pipelined-100", partial(publishing.pipelined, size=100, fill=True)),
+        Workload("pipelined-1k", partial(publishing.pipelined, size=1024, fill=True)),
         Workload("pipelined-10k", partial(publishing.pipelined, size=10240)),
         Workload("publishers-1", partial(publishing.concurrent, publishers=1)),
         Workload("publishers-16", partial(publishing.concurrent, publishers=16)),

@@ -11,6 +11,10 @@ from benchmarks.compare.workloads.context import Context, Figures, calibrate, pe
 #: Bytes of a payload where a workload does not say otherwise.
 SMALL = 100
 _WARM_UP = 50
+#: A topic that is read is to hold so many bytes per second of a workload, as far as so many times its seconds
+#: allow.
+_FILLED_BYTES = 20_000_000
+_FILL = 2.5
 
 
 async def sequential(context: Context) -> Figures:
@@ -29,10 +33,11 @@ async def sequential(context: Context) -> Figures:
     return {"p50": percentile(latencies, 50), "p99": percentile(latencies, 99), "records": len(latencies)}
 
 
-async def pipelined(context: Context, size: int) -> Figures:
+async def pipelined(context: Context, size: int, *, fill: bool = False) -> Figures:
     """``publish_all`` of records of ``size`` bytes: records and megabytes (10⁶) per second.
 
-    The topic is kept for the workloads that read; ``total`` is what it holds.
+    With ``fill`` the topic is for those that read: a slow publisher goes on for a while after what is
+    measured, so that readers have more to do than to connect. ``total`` is what the topic holds.
     """
     client, topic = context.client, context.topic
     await client.create(topic)
@@ -50,9 +55,14 @@ async def pipelined(context: Context, size: int) -> Figures:
     count = len(some) * times
     async with context.measured() as window:
         await client.publish_all(topic, some, times)
+    rate, seconds = count / window.seconds, context.parameters.seconds
+    if fill:
+        until = time.monotonic() + _FILL * seconds
+        while (total + count) * size < _FILLED_BYTES * seconds and time.monotonic() < until:
+            await burst(max(100, round(rate * seconds / 10)))
     return {
-        "rate": count / window.seconds,
-        "megabytes": count * size / 1e6 / window.seconds,
+        "rate": rate,
+        "megabytes": rate * size / 1e6,
         "records": count,
         "total": total + count,
     }
