@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import struct
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from itertools import chain
+from typing import Any, TypeVar
 
 from rstream import OffsetNotFound, OffsetType, ServerError
 from rstream import connection as rstream_connection
@@ -38,13 +40,18 @@ _WINDOW = 16
 _CREDIT = 50
 _STORE_EVERY = 10_000
 #: A question to a node, and a record's confirmation, while nodes are dying.
-_ANSWER_SECONDS = 2.0
+_ANSWER_SECONDS = 1.0
 _PATIENCE_SECONDS = 10.0
 _RETRY_SECONDS = 0.01
 
 _LENGTH = struct.Struct(">I")
 #: Marks a sub-entry that is not compressed: the payloads are random.
 _PLAIN_SUB_ENTRY = 0x80
+
+T = TypeVar("T")
+
+# It would warn of each question for a leader that found none; who asks sees that by itself.
+logging.getLogger("rstream").setLevel(logging.ERROR)
 
 #: What a node that is dying, or a stream without a leader, raises.
 _BROKEN = (OSError, TimeoutError, ServerError, LeaderNotAvailable)
@@ -56,14 +63,24 @@ _LEADER = """
     [Leader] = [Node || {Node, {Pid, writer}} <- maps:to_list(Members), is_pid(Pid)],
     Leader.
 """
+#: A restarted 3.10 may come up without its member of the coordinator, and the next node to die would take the
+#: majority of that with it; ``recover`` is what the node does when it starts.
 _IN_SYNC = f"""
-    Of = fun(Node) ->
-        Counters = maps:to_list(rpc:call(Node, osiris_counters, overview, [])),
-        [{{Name, maps:get(offset, Values)}} || {{{{Kind, Name}}, Values}} <- Counters,
-                                             Kind =:= osiris_writer orelse Kind =:= osiris_replica]
+    Nodes = rabbit_nodes:all_running(),
+    [rpc:call(Node, rabbit_stream_coordinator, recover, [])
+     || Node <- Nodes, rpc:call(Node, erlang, whereis, [rabbit_stream_coordinator]) =:= undefined],
+    Counters = maps:from_list([{{Node, rpc:call(Node, osiris_counters, overview, [])}} || Node <- Nodes]),
+    Offset = fun(Stream, Node, Pid, Role) when is_pid(Pid) ->
+        Kind = maps:get(Role, #{{writer => osiris_writer, replica => osiris_replica}}),
+        maps:get(offset, maps:get({{Kind, Stream}}, maps:get(Node, Counters)))
     end,
-    Ends = lists:append([Of(Node) || Node <- rabbit_nodes:all_running()]),
-    lists:all(fun(Same) -> {NODES} =:= length([1 || End <- Ends, End =:= Same]) end, Ends).
+    Equal = fun(Queue) ->
+        {{ok, Members}} = rabbit_stream_coordinator:members(maps:get(name, amqqueue:get_type_state(Queue))),
+        Ends = [Offset(amqqueue:get_name(Queue), Node, Pid, Role)
+                || {{Node, {{Pid, Role}}}} <- maps:to_list(Members)],
+        length(Ends) =:= {NODES} andalso length(lists:usort(Ends)) =:= 1
+    end,
+    lists:all(Equal, [Q || Q <- rabbit_amqqueue:list(), amqqueue:get_type(Q) =:= rabbit_stream_queue]).
 """
 
 
@@ -100,7 +117,7 @@ class _Publisher:
     """A stream's publisher on a connection to its leader; what is not confirmed yet, by publishing id."""
 
     def __init__(self, connection: Connection, number: int) -> None:
-        self._connection = connection
+        self.connection = connection
         self._number = number
         self._id = 0
         self._waiting: list[Message] = []
@@ -131,7 +148,7 @@ class _Publisher:
                 count += 1
             some = self._waiting[:count]
             del self._waiting[:count]
-            await self._connection.send_publish_frame(Publish(self._number, some))
+            await self.connection.send_publish_frame(Publish(self._number, some))
         self._sending = None
 
     async def publish_all(self, payloads: Sequence[bytes], times: int) -> None:
@@ -148,7 +165,7 @@ class _Publisher:
                 frame = PublishSubBatching(
                     self._number, 1, self._id, _PLAIN_SUB_ENTRY, len(some), len(data), len(data), data
                 )
-                await self._connection.send_frame(frame)
+                await self.connection.send_frame(frame)
         await self._at_most(0)
 
     async def _at_most(self, pending: int) -> None:
@@ -197,10 +214,13 @@ class StreamClient(system.Client):
     def __init__(self, addresses: Sequence[str]) -> None:
         super().__init__(addresses)
         self._connections: dict[tuple[str, int], Connection] = {}
+        self._ends: dict[Connection, asyncio.Future[None]] = {}
         self._publishers: dict[str, _Publisher] = {}
         self._subscriptions = 0
         self._numbers = 0
         self._declaring = asyncio.Lock()
+        self._connecting = asyncio.Lock()
+        self._first = 0
 
     # -- connections -----------------------------------------------------------
 
@@ -211,12 +231,13 @@ class StreamClient(system.Client):
         await asyncio.gather(*[connection.close() for connection in self._connections.values()])
 
     async def _any(self) -> Connection:
-        """A connection to the first node that answers. Raises OSError when none does."""
+        """A connection to the first node that answers. Raises ConnectionError when none does."""
         last: Exception = ConnectionError("no node")
-        for address in self.addresses:
-            host, _, port = address.rpartition(":")
+        for turn in range(len(self.addresses)):
+            host, _, port = self.addresses[(self._first + turn) % len(self.addresses)].rpartition(":")
             try:
-                return await self._to(host, int(port))
+                async with self._connecting:
+                    return await self._to(host, int(port))
             except _BROKEN as error:
                 last = error
         raise ConnectionError(str(last)) from last
@@ -239,12 +260,29 @@ class StreamClient(system.Client):
         async with asyncio.timeout(_ANSWER_SECONDS * 5):
             await made.authenticate("/", "guest", "guest")
         made.add_handler(MetadataUpdate, self._moved, "metadata")
+        self._ends[made] = asyncio.get_running_loop().create_future()
         self._connections[host, port] = made
         return made
 
+    async def _answer(self, connection: Connection, question: Coroutine[Any, Any, T]) -> T:
+        """What a node answers. Raises ConnectionError if the connection breaks first; rstream would wait."""
+        asking = asyncio.create_task(question)
+        waiting: set[asyncio.Future[Any]] = {asking, self._ends[connection]}
+        try:
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            if not asking.done():
+                asking.cancel()
+        if not asking.done():
+            raise ConnectionError("the connection broke before the answer")
+        return asking.result()
+
     def _lost(self, connection: Connection) -> None:
+        end = self._ends.get(connection)
+        if end is not None and not end.done():
+            end.set_result(None)
         for publisher in self._publishers.values():
-            if publisher._connection is connection:
+            if publisher.connection is connection:
                 publisher.broken(ConnectionError("the connection broke"))
 
     def _moved(self, frame: MetadataUpdate) -> None:
@@ -267,13 +305,15 @@ class StreamClient(system.Client):
             found = self._publishers.get(topic)
             if found is not None and found.failure is None:
                 return found
-            leader, _ = await (await self._any()).query_leader_and_replicas(topic)
-            connection = await self._to(leader.host, leader.port)
+            located = await self._any()
+            leader, _ = await self._answer(located, located.query_leader_and_replicas(topic))
+            async with self._connecting:
+                connection = await self._to(leader.host, leader.port)
             self._numbers = (self._numbers + 1) % 256
             made = _Publisher(connection, self._numbers)
             connection.add_handler(PublishConfirm, made.confirmed, str(self._numbers))
             connection.add_handler(PublishError, made.refused, str(self._numbers))
-            await connection.declare_publisher(topic, None, self._numbers)
+            await self._answer(connection, connection.declare_publisher(topic, None, self._numbers))
             self._publishers[topic] = made
             return made
 
@@ -293,7 +333,9 @@ class StreamClient(system.Client):
                 async with asyncio.timeout(_PATIENCE_SECONDS):
                     await publisher.publish(payload)
                 return
-            except _BROKEN:
+            except _BROKEN as error:
+                if isinstance(error, TimeoutError):
+                    self._first += 1  # a node may be there and not answer: ask another one
                 await asyncio.sleep(_RETRY_SECONDS)
 
     # -- reading -----------------------------------------------------------
@@ -339,7 +381,8 @@ class StreamClient(system.Client):
     async def _reader(self, topic: str) -> Connection:
         leader, replicas = await (await self._any()).query_leader_and_replicas(topic)
         node = replicas[0] if replicas else leader
-        return await self._to(node.host, node.port)
+        async with self._connecting:
+            return await self._to(node.host, node.port)
 
     async def _chunks(
         self, topic: str, kind: OffsetType, offset: int | None
