@@ -13,7 +13,7 @@ from pathlib import Path
 
 import uvloop
 
-from benchmarks.limits import ledger, parts, physical, table, takeover, timeline
+from benchmarks.limits import ledger, parts, physical, rhythm, table, takeover, timeline
 from benchmarks.limits.brokers import ROOT
 from benchmarks.limits.measured import Measured, measure
 from benchmarks.limits.work import WORK
@@ -46,6 +46,8 @@ def run(arguments: argparse.Namespace, tell: Callable[[str], None]) -> list[str]
             )
             measured[name] = one
             page = ledger.page(one)
+            if closely and (sequential or name.startswith("pipelined")):
+                page += rhythm.measure(name, folder, arguments.seconds)
             if sequential:
                 page += uvloop.run(timeline.run(1000, folder, usage=False))
             show(name, page)

@@ -93,6 +93,10 @@ _LIBRARIES = (
     ("libm.", "libc"),
 )
 _COPIES = re.compile(r"mem(cpy|move|set)|copy_(user|to|from)|rep_movs|clear_page|copy_page")
+#: A function of the kernel that is a system call, whatever of its entry the compiler has left in the chain.
+_CALL = re.compile(
+    r"(?:__x64_|__arm64_|__se_|__do_)?_*k?sys_(\w+)|do_((?:p?writev|p?readv|epoll_wait|futex)\w*)"
+)
 #: System calls by what they are for.
 _CALLS = (
     (("fdatasync", "fsync", "msync"), "kernel: fdatasync"),
@@ -115,10 +119,11 @@ def of_sample(chain: Sequence[tuple[str, str]]) -> str:
         return "unknown"
     symbol, library = chain[0]
     if "kernel" in library or library.startswith("["):
-        for name, _ in chain:
-            call = re.match(r"(?:__x64_|__arm64_|__do_|__se_|ksys_)sys_(\w+)", name)
+        # From the outermost call inwards: the first that has the name of a system call.
+        for name, _ in reversed(chain):
+            call = _CALL.match(name)
             if call is not None:
-                return _of_call(call[1])
+                return _of_call(call[1] or call[2])
         if any("fault" in name for name, _ in chain):
             return "kernel: page faults"
         if any("irq" in name or "interrupt" in name for name, _ in chain):

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from benchmarks.limits import ledger, marks, stages, takeover, threads, timeline
+from benchmarks.limits import ledger, marks, rhythm, stages, takeover, threads, timeline
 from benchmarks.limits.measured import Measured
 from benchmarks.limits.parts import parts
 from benchmarks.limits.physical import APPENDS, MESSAGE, REQUEST, Physical
@@ -66,6 +66,9 @@ def test_a_stack_belongs_to_the_innermost_frame_that_is_known(frames: list[str],
             "kernel: page faults",
         ),
         ([("schedule", _KERNEL)], "kernel: other"),
+        ([("copy", _KERNEL), ("____sys_sendmsg", _KERNEL), ("__sys_sendmsg", _KERNEL)], "kernel: send"),
+        ([("vfs_writev", _KERNEL), ("do_writev", _KERNEL), ("do_syscall_64", _KERNEL)], "kernel: write"),
+        ([("vfs_write", _KERNEL), ("ksys_write", _KERNEL)], "kernel: write"),
         ([("f", "/x/grpc/_cython/cygrpc.cpython-311-x86_64-linux-gnu.so")], "gRPC"),
         ([("__memcpy_avx", "/lib/libc.so.6")], "libc: copies"),
         ([("malloc", "/lib/libc.so.6")], "libc: malloc"),
@@ -322,6 +325,22 @@ def test_a_page_of_the_ledger_says_who_used_the_processors_and_for_what() -> Non
     assert "engine: turn" in text
     assert "futex 3.2" in text
     assert "brk" not in text
+
+
+def test_the_rhythm_counts_and_times_commits() -> None:
+    noted = [
+        ("appended", 5, 1, 0),
+        ("commit", 10, 0, 0),
+        ("committed", 2_000_010, 0, 0),
+        ("turned", 2_000_020, 0, 0),
+        ("commit", 3_000_000, 0, 0),
+        ("committed", 5_000_000, 0, 0),
+    ]
+    lines = rhythm.table({"leader": noted}, 1000, 1024)
+    assert lines[2] == "leader: turns 1.0, entries appended 1.0, commits 2.0"
+    assert lines[3].strip() == (
+        "512.0 KB of records per commit, which takes 2.00 ms (median); 50 % of commits hold no new entry"
+    )
 
 
 def test_the_machine_is_told_in_lines() -> None:
