@@ -6,8 +6,10 @@ import asyncio
 import contextlib
 import importlib.metadata
 import importlib.util
+import random
 import shutil
 import threading
+import time
 import uuid
 from base64 import urlsafe_b64encode
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -72,6 +74,9 @@ _LOG4J = """\
 """
 
 
+_WARM_UP_SECONDS = 5
+
+
 class KafkaCluster(Cluster):
     """Three nodes that are broker and controller at once.
 
@@ -132,7 +137,8 @@ class KafkaCluster(Cluster):
             )
         await asyncio.gather(*(self._format(node, cluster) for node in range(3)))
         self._nodes = [self._run(node) for node in range(3)]
-        await until(self._brokers_are_up, 90, "Kafka did not start", self._nodes)
+        await until(self._brokers_are_up, 180, "Kafka did not start", self._nodes)
+        await self._warm_up()
 
     async def stop(self) -> None:
         await asyncio.gather(*(node.end(5) for node in self._nodes))
@@ -162,7 +168,7 @@ class KafkaCluster(Cluster):
 
     async def restart(self, node: int) -> None:
         self._nodes[node] = self._run(node)
-        await until(partial(self._in_sync, node), 90, f"node {node} did not come back in sync", self._nodes)
+        await until(partial(self._in_sync, node), 180, f"node {node} did not come back in sync", self._nodes)
 
     def _home(self, node: int) -> Path:
         return self.directory / f"node{node}"
@@ -193,13 +199,29 @@ class KafkaCluster(Cluster):
             return (home / "data" / "meta.properties").exists() and not process.running
 
         try:
-            await until(formatted, 60, "Kafka's storage tool failed")
+            await until(formatted, 120, "Kafka's storage tool failed")
         finally:
             process.kill()
 
     async def _brokers_are_up(self) -> bool:
         found = await asyncio.to_thread(_metadata, self.addresses())
         return found is not None and len(found.brokers) == 3
+
+    async def _warm_up(self) -> None:
+        """Let the JVMs compile what they will run, each node as a leader."""
+        client = KafkaClient(self.addresses())
+        topics = [f"warm-up-{node}" for node in range(3)]
+        for node, topic in enumerate(topics):
+            await client.create(topic, leader=node)
+        payloads = [random.randbytes(100)] * _CHUNK
+        deadline = time.monotonic() + _WARM_UP_SECONDS
+        while time.monotonic() < deadline:
+            for topic in topics:
+                await client.publish_all(topic, payloads, 1)
+                await asyncio.gather(*(client.publish(topic, payloads[0]) for _ in range(50)))
+                await client.replay(topic, _CHUNK)
+        await client.close()
+        await asyncio.to_thread(client.delete, topics)
 
     async def _in_sync(self, node: int) -> bool:
         """As the node itself sees it: the others may not have noticed yet that it was away."""
@@ -271,21 +293,32 @@ class KafkaClient(Client):
         self._bulk: confluent_kafka.Producer | None = None
         self._bulk_errors: list[confluent_kafka.KafkaError] = []
         self._flushing: asyncio.Task[int] | None = None
+        self._replaying: list[confluent_kafka.Consumer] = []
 
     async def connect(self) -> None:
-        """Producers connect with the first record: a client that only reads has none."""
+        """A client that only reads has no producer, one that only publishes has no consumer: see there."""
 
     async def close(self) -> None:
         if self._publisher:
             await self._publisher.close()
+        for consumer in self._replaying:
+            await asyncio.to_thread(consumer.close)
 
-    async def create(self, topic: str) -> None:
-        await asyncio.to_thread(self._create, topic)
+    async def create(self, topic: str, leader: int | None = None) -> None:
+        """Producers are connected here, too: whoever creates a topic publishes to it."""
+        await asyncio.to_thread(self._create, topic, leader)
+        if self._publisher is None:
+            self._publisher = _Publisher(self._bootstrap)
+        await asyncio.to_thread(self._bulk_producer().list_topics, topic, 30)
+        await asyncio.to_thread(self._publisher.producer.list_topics, topic, 30)
 
-    def _create(self, topic: str) -> None:
+    def _create(self, topic: str, leader: int | None) -> None:
         admin = AdminClient({**_COMMON, **self._bootstrap})
         config = {"retention.ms": "-1", **self.topic_config}
-        new = NewTopic(topic, num_partitions=1, replication_factor=3, config=config)
+        replicas: dict[str, Any] = {"replication_factor": 3}
+        if leader is not None:
+            replicas = {"replica_assignment": [[leader, (leader + 1) % 3, (leader + 2) % 3]]}
+        new = NewTopic(topic, num_partitions=1, config=config, **replicas)
         admin.create_topics([new])[topic].result(30)
         for _ in range(300):
             partition = admin.list_topics(topic, timeout=5).topics[topic].partitions.get(0)
@@ -293,6 +326,12 @@ class KafkaClient(Client):
                 return
             threading.Event().wait(0.1)
         raise TimeoutError(f"topic {topic} was not led by a broker within 30 s")
+
+    def delete(self, topics: Sequence[str]) -> None:
+        """Blocks until they are gone."""
+        admin = AdminClient({**_COMMON, **self._bootstrap})
+        for deleted in admin.delete_topics(list(topics)).values():
+            deleted.result(30)
 
     async def publish(self, topic: str, payload: bytes) -> None:
         if self._publisher is None:
@@ -342,7 +381,7 @@ class KafkaClient(Client):
     ) -> None:
         for chunk, window in _chunks(payloads, times):
             while len(producer) > window:
-                producer.poll(0.001)
+                producer.poll(0.005)
             queued = producer.produce_batch(topic, chunk, partition=0)
             if queued != len(chunk):
                 raise RuntimeError(f"{len(chunk) - queued} of {len(chunk)} records did not fit the queue")
@@ -361,6 +400,7 @@ class KafkaClient(Client):
                 "auto.offset.reset": "earliest",
                 "queued.min.messages": 1_000_000,
                 "queued.max.messages.kbytes": 1 << 18,
+                "fetch.queue.backoff.ms": 20,
                 "max.partition.fetch.bytes": 8 << 20,
                 "fetch.max.bytes": 16 << 20,
                 **settings,
@@ -371,19 +411,18 @@ class KafkaClient(Client):
         return await asyncio.to_thread(self._replay, topic, count)
 
     def _replay(self, topic: str, count: int) -> tuple[int, int]:
-        consumer = self._consumer("replay")
-        try:
-            start = confluent_kafka.TopicPartition(topic, 0, confluent_kafka.OFFSET_BEGINNING)
-            consumer.assign([start])
-            records = size = 0
-            while records < count:
-                messages = consumer.consume(min(_CHUNK, count - records), timeout=_PATIENCE)
-                # A message of this client holds its payload as bytes from the start; len() is the payload's.
-                records += _checked(messages)
-                size += sum(map(len, messages))
-            return records, size
-        finally:
-            consumer.close()
+        """With a consumer that an earlier replay connected, if there is one."""
+        consumer = self._replaying.pop() if self._replaying else self._consumer("replay")
+        consumer.assign([confluent_kafka.TopicPartition(topic, 0, confluent_kafka.OFFSET_BEGINNING)])
+        records = size = 0
+        while records < count:
+            messages = consumer.consume(min(_CHUNK, count - records), timeout=_PATIENCE)
+            # A message of this client holds its payload as bytes from the start; len() is the payload's.
+            records += _checked(messages)
+            size += sum(map(len, messages))
+        consumer.unassign()
+        self._replaying.append(consumer)
+        return records, size
 
     async def consume(self, topic: str, group: str, count: int) -> int:
         return await asyncio.to_thread(self._consume, topic, group, count)
@@ -460,7 +499,7 @@ async def _deliver(consumer: confluent_kafka.Consumer) -> AsyncIterator[Sequence
             loop.call_soon_threadsafe(arrived.put_nowait, [])  # a failure is not to be waited out
             consumer.close()
 
-    thread = threading.Thread(target=consume, name="kafka-deliveries")
+    thread = threading.Thread(target=consume, name="kafka-deliveries", daemon=True)
     thread.start()
     try:
         while True:
@@ -476,16 +515,16 @@ class _Publisher:
     """Records one by one: a thread waits for reports, and wakes the event loop once for all that it got."""
 
     def __init__(self, bootstrap: dict[str, Any]) -> None:
-        self._producer = confluent_kafka.Producer({**_PRODUCER, **bootstrap, "linger.ms": 0})
+        self.producer = confluent_kafka.Producer({**_PRODUCER, **bootstrap, "linger.ms": 0})
         self._loop = asyncio.get_running_loop()
         self._reports: list[tuple[asyncio.Future[None], confluent_kafka.KafkaError | None]] = []
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._poll, name="kafka-reports")
+        self._thread = threading.Thread(target=self._poll, name="kafka-reports", daemon=True)
         self._thread.start()
 
     async def publish(self, topic: str, payload: bytes) -> None:
         future = self._loop.create_future()
-        self._producer.produce(topic, payload, partition=0, on_delivery=partial(self._reported, future))
+        self.producer.produce(topic, payload, partition=0, on_delivery=partial(self._reported, future))
         await future
 
     async def close(self) -> None:
@@ -494,7 +533,7 @@ class _Publisher:
 
     def _poll(self) -> None:
         while not self._ended.is_set():
-            self._producer.poll(0.1)
+            self.producer.poll(0.1)
             self._wake()
 
     def _reported(
