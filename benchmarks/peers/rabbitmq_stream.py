@@ -221,17 +221,25 @@ class StreamClient(system.Client):
         self._declaring = asyncio.Lock()
         self._connecting = asyncio.Lock()
         self._first = 0
+        self._suspect = False
 
     # -- connections -----------------------------------------------------------
 
     async def connect(self) -> None:
-        await self._any()
+        """To every node: while one dies, the others are slow to take new connections."""
+        for address in self.addresses:
+            host, _, port = address.rpartition(":")
+            async with self._connecting:
+                await self._to(host, int(port))
 
     async def close(self) -> None:
         await asyncio.gather(*[connection.close() for connection in self._connections.values()])
 
     async def _any(self) -> Connection:
-        """A connection to the first node that answers. Raises ConnectionError when none does."""
+        """A connection there is, else to the first node that answers. Raises ConnectionError if none does."""
+        for connection in self._connections.values():
+            if connection.is_connection_alive() and not self._suspect:
+                return connection
         last: Exception = ConnectionError("no node")
         for turn in range(len(self.addresses)):
             host, _, port = self.addresses[(self._first + turn) % len(self.addresses)].rpartition(":")
@@ -336,6 +344,7 @@ class StreamClient(system.Client):
             except _BROKEN as error:
                 if isinstance(error, TimeoutError):
                     self._first += 1  # a node may be there and not answer: ask another one
+                self._suspect = isinstance(error, TimeoutError)
                 await asyncio.sleep(_RETRY_SECONDS)
 
     # -- reading -----------------------------------------------------------
