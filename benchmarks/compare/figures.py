@@ -12,6 +12,9 @@ from dataclasses import dataclass
 
 from benchmarks.compare.document import Document, Result
 
+#: A publisher that keeps less of its rate is behind: the latency is that of an overload.
+_KEPT = 0.95
+
 Cells = Mapping[str, Result]
 Samples = Sequence[float]
 
@@ -147,10 +150,16 @@ def values(document: Document) -> dict[tuple[str, str], Value]:
     return found
 
 
+def _behind(result: Result) -> str | None:
+    """Of an open loop: whether the publisher kept the rate."""
+    kept = result.cell["figures"].get("kept", 1.0)
+    return None if kept >= _KEPT else f"the client published no more than {kept:.0%} of the rate"
+
+
 def reasons(document: Document) -> dict[tuple[str, str], str]:
-    """(system, workload) → why there is no figure, or why a round is missing."""
+    """(system, workload) → why there is no figure or a round is missing, or what a figure lacks."""
     found: dict[tuple[str, str], str] = {}
     for result in document.results:
-        if reason := result.failed or result.cell.get("note"):
+        if reason := result.failed or result.cell.get("note") or _behind(result):
             found.setdefault((result.system, result.workload), reason)
     return found

@@ -22,6 +22,8 @@ Figures = Mapping[str, float | list[float]]
 #: How long a burst has to take for its rate to be believed: this part of the work that follows. It also warms
 #: up what has just been started.
 _BURST = 0.25
+#: A burst four times as large is not just as fast when its rate is so many times higher.
+_FASTER = 1.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,18 +113,22 @@ class Context:
 async def calibrate(
     burst: Callable[[int], Awaitable[object]], start: int, most: int, work_seconds: float
 ) -> float:
-    """Records per second of ``burst(n)``; ``start``, then more until it takes a quarter of ``work_seconds``.
+    """Records per second of ``burst(n)``: ``start`` of them, then four times as many, and so on.
 
-    Ends early at ``most`` records. What it leaves behind is the burst's affair.
+    Ends when a burst takes a quarter of ``work_seconds`` and a larger one would hardly be faster: what a
+    client spends on connecting and joining must not pass for its speed. Also at ``most`` records, or when a
+    burst takes all of ``work_seconds``. What it leaves behind is the burst's affair.
     """
-    count = min(start, most)
+    count, last = min(start, most), 0.0
     while True:
         started = time.monotonic()
         await burst(count)
         seconds = time.monotonic() - started
-        if seconds >= _BURST * work_seconds or count >= most:
-            return count / seconds
-        count = min(count * max(2, min(8, int(_BURST * work_seconds / max(seconds, 1e-3)))), most)
+        rate = count / seconds
+        steady = seconds >= _BURST * work_seconds and rate < _FASTER * last
+        if steady or seconds >= work_seconds or count >= most:
+            return rate
+        count, last = min(4 * count, most), rate
 
 
 def cpu_seconds() -> float:

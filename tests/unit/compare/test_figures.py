@@ -47,6 +47,17 @@ def test_a_note_stands_beside_the_figure() -> None:
     assert reasons(run) == {("nats", "failover"): "fewer kills"}
 
 
+def test_a_publisher_that_was_behind_is_told() -> None:
+    figures = {"p50": 1.0, "p99": 2.0, "rate": 100.0}
+    run = document(
+        (0, "nats", "latency-half", cell(kept=0.63, **figures)),
+        (0, "etcd", "latency-half", cell(kept=0.99, **figures)),
+    )
+    assert reasons(run) == {
+        ("nats", "latency-half"): "the client published no more than 63% of the rate",
+    }
+
+
 def test_every_figure_belongs_to_a_workload_and_every_workload_has_one() -> None:
     assert {figure.workload for figure in FIGURES.values()} == set(WORKLOADS)
     assert {figure.group for figure in FIGURES.values()} == set(GROUPS)

@@ -197,6 +197,13 @@ async def test_calibration_ends_with_the_records_there_are() -> None:
     assert bursts[-1] == 2500
 
 
+async def test_calibration_is_not_misled_by_the_time_to_connect() -> None:
+    async def burst(count: int) -> None:
+        await asyncio.sleep(0.06 + count / 500_000)
+
+    assert await calibrate(burst, 1000, 1_000_000, 0.2) > 150_000
+
+
 @pytest.mark.parametrize(("per_cent", "value"), [(50, 50), (99, 99), (100, 100), (0, 1)])
 def test_percentiles(per_cent: float, value: float) -> None:
     assert percentile([float(i) for i in range(100, 0, -1)], per_cent) == value
