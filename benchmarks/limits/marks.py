@@ -151,7 +151,7 @@ def install() -> list[str]:
     point(f"{raft}.core:RaftCore.commit_store", enter="commit", leave="committed")
     point("holdfast.cluster.state.machine:StateMachine.apply", leave="applied", number=_index_applied)
     point(f"{rpc}.bridge:EngineBridge.deliver", enter="deliver")
-    point(f"{rpc}.bridge:EngineBridge.report", enter="reported")
+    point(f"{rpc}.bridge:EngineBridge._tell", enter="reported")
     point("holdfast.cluster.engine:Engine.turn", leave="turned")
     point(f"{raft}.core:RaftCore._disconnected", enter="lost")
     point(f"{raft}.core:RaftCore._ask_pre_votes", enter="asked")

@@ -98,6 +98,9 @@ class Log:
             self._at.setdefault(name, []).append(at)
             self._numbers.setdefault(name, []).append(number)
 
+    def count(self, name: str) -> int:
+        return len(self._at.get(name, []))
+
     def before(self, name: str, at: int) -> int | None:
         """The last ``name`` at or before a time."""
         times = self._at.get(name, [])
@@ -160,8 +163,9 @@ def trace(client: Times, leader: Log, followers: Sequence[Log]) -> Trace | None:
     if deliver is not None:
         times["reported"] = leader.after("reported", deliver)
         times["turned"] = leader.after("turned", deliver)
-    if times.get("reported") is not None:
-        times["answer"] = leader.after("answer", times["reported"] or 0)
+    told = times.get("reported") or deliver
+    if told is not None:
+        times["answer"] = leader.after("answer", told)
     known = {key: at for key, at in times.items() if at is not None}
     cpu = {}
     for key, at in known.items():
@@ -212,6 +216,11 @@ def table(traces: Sequence[Trace]) -> list[str]:
         since = f"  [since: {cause.text}]" if cause is not None and cause is not previous else ""
         figures = f"{at:>7} {spread[0]:>10} {spread[1]:>7} {spread[2]:>10} {cpu:>6}"
         lines.append(f"{figures}  {step.where:<16} {step.text}{since}")
+    if any(all(step.key not in trace.times for trace in traces) for step in STEPS):
+        lines += [
+            "",
+            "Dashes: never seen; its function may have another name now (benchmarks/limits/marks.py).",
+        ]
     return lines
 
 
@@ -297,8 +306,10 @@ async def measure(scratch: Path, count: int, *, noted: bool) -> Run:
             return Run(p50, [], used, count + _WARM_UP)
         _stop(cluster)
     mine = Log(marks.MOMENTS)
-    led = Log(marks.read(files[leader]))
-    followed = [Log(marks.read(files[node])) for node in others]
+    # On a busy machine another node may have come to lead: the one that sent the most appends did.
+    logs = [Log(marks.read(file)) for file in files.values()]
+    led = max(logs, key=lambda log: log.count("ship"))
+    followed = [log for log in logs if log is not led]
     traces = []
     for began, end in spans:
         client: dict[str, int | None] = {"call": began, "done": end, "written": mine.after("written", began)}
