@@ -303,6 +303,7 @@ class Engine:
                 or not settings.early_results
                 or requests.reads.confirmed
                 or ticked >= self._dirty_since + settings.apply_commit_delay
+                or (core.touched and self._sink.awaits(core.touched))
             ):
                 self._commit()
                 committed = True

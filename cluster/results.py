@@ -5,7 +5,7 @@ All are immutable and safe to hand from the engine thread to any other.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
@@ -99,5 +99,13 @@ class ResultSink(Protocol):
 
         commit, and once after it when something became visible or changed.
         Must not block and must not raise.
+        """
+        ...
+
+    def awaits(self, touched: Iterable[tuple[int, int]]) -> bool:
+        """Whether somebody waits for what was appended to one of these partitions.
+
+        Called on the engine thread, of partitions whose news is not visible yet: if so, it
+        becomes visible at once, at the price of a commit. Must not block and must not raise.
         """
         ...

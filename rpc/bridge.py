@@ -63,6 +63,18 @@ class EnginePort(Protocol):
     def repair(self, damage: DamagedRowError, token: object | None = None, deadline: float = 0.0) -> None: ...
 
 
+class Audience(Protocol):
+    """Readers of many partitions at a time."""
+
+    def reads(self, keys: Iterable[PartitionKey], /) -> bool:
+        """Whether anybody reads one of them; from any thread."""
+        ...
+
+    def touch(self, keys: Iterable[PartitionKey], /) -> None:
+        """They have changed; on the loop."""
+        ...
+
+
 class Watch:
     """Wake-ups for a set of partitions; one waiter at a time.
 
@@ -171,7 +183,7 @@ class EngineBridge:
         self._watchers: dict[PartitionKey, dict[Watch, None]] = {}
         self._watches: dict[Watch, None] = {}
         self._listeners: list[Callable[[Progress], None]] = []
-        self._touch_listeners: list[Callable[[frozenset[PartitionKey]], None]] = []
+        self._audience: Audience | None = None
         self._closed: HoldfastError | None = None
         self._sweeper: asyncio.TimerHandle | None = None
 
@@ -322,10 +334,9 @@ class EngineBridge:
         self._listeners.append(callback)
         return lambda: self._listeners.remove(callback)
 
-    def listen_touched(self, callback: Callable[[frozenset[PartitionKey]], None]) -> Callable[[], None]:
-        """Call back on the loop with the partitions that changed, whichever they are."""
-        self._touch_listeners.append(callback)
-        return lambda: self._touch_listeners.remove(callback)
+    def inform(self, audience: Audience | None) -> None:
+        """Who, beside the watches, wants to know of partitions that changed; None: nobody."""
+        self._audience = audience
 
     def check_open(self) -> EnginePort:
         """Raises what the bridge was closed with."""
@@ -348,6 +359,11 @@ class EngineBridge:
             if not self._loop.is_closed():
                 raise
 
+    def awaits(self, touched: Iterable[PartitionKey]) -> bool:
+        """``ResultSink``: called on the engine thread."""
+        watchers, audience = self._watchers, self._audience
+        return any(key in watchers for key in touched) or (audience is not None and audience.reads(touched))
+
     def report(self, completed: Sequence[Completed], progress: Progress) -> None:
         """``deliver`` where there is no other thread."""
         if self._note(completed, progress):
@@ -369,11 +385,7 @@ class EngineBridge:
             return True
         if completed or self._visible_waiters:
             return True
-        touched = progress.touched
-        if not touched:
-            return False
-        watchers = self._watchers
-        return bool(self._touch_listeners) or any(key in watchers for key in touched)
+        return bool(progress.touched) and self.awaits(progress.touched)
 
     def _tell(self, completed: Sequence[Completed], progress: Progress) -> None:
         if self._closed is not None:
@@ -393,8 +405,8 @@ class EngineBridge:
                 for key in touched:
                     for watch in self._watchers.get(key, ()):
                         watch._notify(key)
-            for touch_listener in tuple(self._touch_listeners):
-                touch_listener(touched)
+            if self._audience is not None:
+                self._audience.touch(touched)
         # Never an older standing than ``progress`` has shown to others already.
         latest = self._progress
         standing = (latest.term, latest.role, latest.leader_id)

@@ -11,7 +11,7 @@ import statistics
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TypedDict
 
@@ -55,6 +55,9 @@ class _Sink:
             self.results.append(done.result)
         if completed:
             self.ended.release(len(completed))
+
+    def awaits(self, touched: Iterable[tuple[int, int]]) -> bool:
+        return False
 
 
 def node(

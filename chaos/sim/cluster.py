@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -129,6 +129,10 @@ class SimNode:
         self.touched = False
         clock = self.clock
         self.wake = clock.world_time(self.engine.next_wakeup(clock.monotonic()))
+
+    def awaits(self, touched: Iterable[tuple[int, int]]) -> bool:
+        """The engine's result sink: whether somebody waits for these partitions."""
+        return self.sink is not None and self.sink.awaits(touched)
 
     def deliver(self, completed: Sequence[Completed], progress: Progress) -> None:
         """The engine's result sink."""

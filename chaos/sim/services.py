@@ -63,6 +63,7 @@ class _Sink:
 
     def __init__(self, bridge: EngineBridge) -> None:
         self.deliver = bridge.report
+        self.awaits = bridge.awaits
 
 
 class NodeProcess:

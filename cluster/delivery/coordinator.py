@@ -57,6 +57,11 @@ class Coordinator:
         group.close(error)
         self.forget_if_idle(group)
 
+    def reads(self, keys: Iterable[PartitionKey]) -> bool:
+        """Whether a group has one of these partitions; from any thread."""
+        readers = self._readers
+        return any(key in readers for key in keys)
+
     def touch(self, keys: Iterable[PartitionKey]) -> None:
         """Records were appended to these partitions."""
         readers = self._readers

@@ -9,7 +9,7 @@ leader, which starts from the committed offsets.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass
 
@@ -106,8 +106,6 @@ class SubscribeService:
         )
         self._emit = emit
         self._coordinator: Coordinator | None = None
-        #: Ends the coordinator's news of partitions that changed.
-        self._untouch: Callable[[], None] | None = None
         self._pipe = LeaderPipe(topology.node_id, connect)
         self._committers: dict[Group, asyncio.Task[None]] = {}
         self._sessions = 0
@@ -246,7 +244,7 @@ class SubscribeService:
         if self._coordinator is None or self._coordinator.term != progress.term:
             self._end_all(_moved(None, None))
             self._coordinator = coordinator = Coordinator(progress.term, self._settings, self._emit)
-            self._untouch = self._bridge.listen_touched(coordinator.touch)
+            self._bridge.inform(coordinator)
         return self._coordinator
 
     def _join(
@@ -296,8 +294,7 @@ class SubscribeService:
     def _end_all(self, error: HoldfastError) -> None:
         coordinator, self._coordinator = self._coordinator, None
         if coordinator is not None:
-            if self._untouch is not None:
-                self._untouch()
+            self._bridge.inform(None)
             coordinator.end_all(error)
 
     # -- commits ----------------------------------------------------------------

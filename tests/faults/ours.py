@@ -8,7 +8,7 @@ nodes never share objects.
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -136,6 +136,9 @@ class Sink:
             assert item.token not in self.completed, f"{item.token} ended twice"
             self.completed[item.token] = item
         self.progress = progress
+
+    def awaits(self, touched: Iterable[tuple[int, int]]) -> bool:
+        return False
 
 
 class OurNode:

@@ -6,6 +6,7 @@ import pytest
 
 from holdfast.chaos.sim import SimCluster
 from holdfast.cluster import events
+from holdfast.cluster.engine import EngineSettings
 from holdfast.cluster.ports import PeerMessage
 from holdfast.cluster.raft.host import AppliedLike
 from holdfast.cluster.raft.messages import PeerFrame
@@ -168,3 +169,22 @@ def test_an_ack_that_changes_nothing_costs_no_tick() -> None:
     # One that is behind may have to be sent something, a refusal calls for another try.
     assert ack(core.journal.last_index - 1) == 1
     assert ack(core.journal.last_index, success=False) == 1
+
+
+def test_what_somebody_waits_for_is_committed_at_once() -> None:
+    """Otherwise what was applied goes with the next commit, or after ``apply_commit_delay``."""
+
+    def seen_after(awaited: bool) -> float:
+        sim = SimCluster(3, seed=6)
+        leader = sim.elect()
+        sim.settle()
+        leader.awaits = lambda touched: awaited  # type: ignore[method-assign]
+        call = sim.publish(b"x")
+        assert call.done is not None
+        index, answered_at = call.done.index, sim.world.now
+        assert sim.run_until(lambda: leader.progress is not None and leader.progress.visible_index >= index)
+        return sim.world.now - answered_at
+
+    delay = EngineSettings().apply_commit_delay
+    assert seen_after(awaited=False) >= delay / 2
+    assert seen_after(awaited=True) < delay / 2

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import pytest
 from rpc_fakes import START, FakeEngine, make_engine
@@ -171,12 +171,24 @@ async def test_a_report_that_nobody_waits_for_wakes_nobody() -> None:
 async def test_touched_partitions_are_told_to_whoever_wants_all_of_them() -> None:
     bridge = EngineBridge(asyncio.get_running_loop(), SystemClock(), START)
     bridge.attach(FakeEngine(bridge))
-    touched: list[frozenset[tuple[int, int]]] = []
-    stop = bridge.listen_touched(touched.append)
+    touched: list[set[tuple[int, int]]] = []
+
+    class Readers:
+        def reads(self, keys: Iterable[tuple[int, int]]) -> bool:
+            return (7, 1) in keys
+
+        def touch(self, keys: Iterable[tuple[int, int]]) -> None:
+            touched.append(set(keys))
+
+    bridge.deliver((), _report(1))
+    bridge.inform(Readers())
+    assert bridge.awaits({(7, 1), (7, 2)})
+    assert not bridge.awaits({(7, 2)})
     bridge.deliver((), _report(2, (7, 1)))
     bridge.deliver((), _report(3))
+    bridge.deliver((), _report(3, (7, 2)))
     await asyncio.sleep(0)
-    stop()
+    bridge.inform(None)
     bridge.deliver((), _report(4, (7, 1)))
     await asyncio.sleep(0)
     assert touched == [{(7, 1)}]
