@@ -126,9 +126,10 @@ async def calibrate(
         seconds = time.monotonic() - started
         rate = count / seconds
         steady = seconds >= _BURST * work_seconds and rate < _FASTER * last
-        if steady or seconds >= work_seconds or count >= most:
+        if steady or (last and seconds >= work_seconds) or count >= most:
             return rate
-        count, last = min(4 * count, most), rate
+        # A first burst that took so long has warmed something up: the same once more.
+        count, last = (count if seconds >= work_seconds else min(4 * count, most)), rate
 
 
 def cpu_seconds() -> float:
