@@ -20,7 +20,13 @@ from holdfast.errors import HoldfastError, OverloadedError, RecordTooLargeError,
 from holdfast.rpc.admission import Admission
 from holdfast.rpc.bridge import EngineBridge, unwrap
 from holdfast.rpc.events import PublishHandled
-from holdfast.rpc.services.publish_request import Prepared, PublishEncoder, add_positions, parse_publish
+from holdfast.rpc.services.publish_request import (
+    Parsed,
+    Prepared,
+    PublishEncoder,
+    add_positions,
+    parse_publish,
+)
 from holdfast.rpc.services.topic_cache import TopicCache
 from holdfast.rpc.settings import Limits
 from holdfast.rpc.status import abort, invalid, let_go, to_wire
@@ -109,9 +115,10 @@ class PublishService:
             if timeout is None:
                 timeout = self._default_timeout
             request = parse_publish(raw)
+            name = request.message.topic
             if seen is not None:
-                seen.topic = request.topic
-            topic = self._topics.cached(request.topic) or await self._topics.find(request.topic, timeout)
+                seen.topic = name
+            topic = self._topics.cached(name) or await self._topics.find(name, timeout)
             prepared = self._encoder.prepare(request, topic)
             done = await self._bridge.propose(prepared.op, timeout)
             if seen is not None:
@@ -169,8 +176,8 @@ class PublishService:
                 try:
                     self._check_size(len(raw))
                     request = parse_publish(raw)
-                    entry.request_id = request.request_id
-                    entry.topic = request.topic
+                    entry.request_id = request.message.request_id
+                    entry.topic = request.message.topic
                     await self._start(request, entry)
                 except HoldfastError as error:
                     let_go(error)
@@ -182,9 +189,9 @@ class PublishService:
         finally:
             stream.end()
 
-    async def _start(self, request: bus_pb2.PublishRequest, entry: _InFlight) -> None:
-        topic = self._topics.cached(request.topic) or await self._topics.find(
-            request.topic, self._default_timeout
+    async def _start(self, request: Parsed, entry: _InFlight) -> None:
+        topic = self._topics.cached(entry.topic) or await self._topics.find(
+            entry.topic, self._default_timeout
         )
         prepared: Prepared = self._encoder.prepare(request, topic)
         entry.spread = prepared.spread

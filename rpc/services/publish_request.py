@@ -8,6 +8,7 @@ records is encoded here.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterable
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Protocol
@@ -18,6 +19,7 @@ from holdfast.cluster.commands import encode_op
 from holdfast.cluster.ports import Clock
 from holdfast.errors import RecordTooLargeError, UnknownPartitionError
 from holdfast.records import BatchLimits, check_batch, encode_batch, partition_for
+from holdfast.rpc.services.publish_wire import OPEN_BYTES, OpenItem, open_publish
 from holdfast.rpc.settings import Limits
 from holdfast.rpc.status import invalid
 from holdfast.v1 import bus_pb2, log_pb2
@@ -53,13 +55,24 @@ class Prepared:
     spread: list[int] | None
 
 
-def parse_publish(raw: bytes) -> bus_pb2.PublishRequest:
+@dataclass(frozen=True, slots=True)
+class Parsed:
+    """A PublishRequest; ``batches``, when given, are those taken out of ``message``."""
+
+    message: bus_pb2.PublishRequest
+    batches: list[OpenItem] | None = None
+
+
+def parse_publish(raw: bytes) -> Parsed:
     """
     Raises:
         InvalidArgumentError: the bytes are no PublishRequest.
     """
     try:
-        return bus_pb2.PublishRequest.FromString(raw)
+        opened = open_publish(raw) if len(raw) >= OPEN_BYTES else None
+        if opened is not None:
+            return Parsed(opened.rest, opened.batches)
+        return Parsed(bus_pb2.PublishRequest.FromString(raw))
     except DecodeError:
         raise invalid("request", "the message does not parse as a PublishRequest") from None
 
@@ -84,7 +97,7 @@ class PublishEncoder:
         self._clock = clock
         self._turn = itertools.count()
 
-    def prepare(self, request: bus_pb2.PublishRequest, topic: TopicFacts) -> Prepared:
+    def prepare(self, parsed: Parsed, topic: TopicFacts) -> Prepared:
         """The operation that appends the request's records.
 
         Raises:
@@ -92,17 +105,24 @@ class PublishEncoder:
             UnknownPartitionError: the topic has no such partition.
             MalformedBatchError, CorruptBatchError, RecordTooLargeError: of a batch.
         """
+        request = parsed.message
         if request.producer_id > _MAX_PRODUCER_ID:
             raise invalid("producer_id", "a producer id has at most 63 bits")
-        if request.batches:
+        batches = request.batches if parsed.batches is None else parsed.batches
+        if batches:
             if request.records:
                 raise invalid("records", "send records or batches, not both in one request")
-            return self._prepare_batches(request, topic)
+            return self._prepare_batches(request, batches, topic)
         if not request.records:
             raise invalid("records", "the request holds neither records nor batches")
         return self._prepare_records(request, topic)
 
-    def _prepare_batches(self, request: bus_pb2.PublishRequest, topic: TopicFacts) -> Prepared:
+    def _prepare_batches(
+        self,
+        request: bus_pb2.PublishRequest,
+        batches: Iterable[bus_pb2.PartitionBatch | OpenItem],
+        topic: TopicFacts,
+    ) -> Prepared:
         op = log_pb2.Op()
         append = op.append
         append.topic_id = topic.id
@@ -110,10 +130,10 @@ class PublishEncoder:
         append.producer_epoch = request.producer_epoch
         add = append.batches.add
         limits, max_record = self._limits, topic.max_record_bytes or None
-        blobs = []
+        blobs: list[bytes] = []
         total = 0
         seen = set()
-        for item in request.batches:
+        for item in batches:
             partition = item.partition
             if partition >= topic.partitions:
                 raise unknown_partition(topic, partition)
@@ -125,7 +145,10 @@ class PublishEncoder:
             batch = item.batch
             facts = check_batch(batch, limits, max_record_bytes=max_record)
             total += len(batch)
-            blobs.append(batch)
+            if isinstance(batch, bytes):
+                blobs.append(batch)
+            else:
+                blobs += (batch.head, batch.records)
             add(
                 partition=partition,
                 base_sequence=item.base_sequence,
