@@ -222,11 +222,11 @@ def encode_parts(
     return _envelope(count, int(compression), payload)
 
 
-def decode_batch(data: bytes, *, max_bytes: int = 64 << 20) -> DecodedBatch:
+def decode_batch(data: bytes | OpenBatch, *, max_bytes: int = 64 << 20) -> DecodedBatch:
     """The records of a stored batch; its CRC and the lengths of its columns are checked.
 
     Args:
-        data: a serialised RecordBatch.
+        data: a serialised RecordBatch; it may have been taken apart by ``wire_format.open_batch``.
         max_bytes: bound on the decompressed records.
 
     Raises:
@@ -234,11 +234,7 @@ def decode_batch(data: bytes, *, max_bytes: int = 64 << 20) -> DecodedBatch:
         CorruptBatchError: the CRC does not match.
         RecordTooLargeError: the records are larger than ``max_bytes``.
     """
-    return decode_opened(_open(data), max_bytes=max_bytes)
-
-
-def decode_opened(batch: OpenBatch | records_pb2.RecordBatch, *, max_bytes: int = 64 << 20) -> DecodedBatch:
-    """``decode_batch`` of a batch already taken apart."""
+    batch = data if isinstance(data, OpenBatch) else _open(data)
     records, column, _ = _parse_records(batch, max_bytes)
     _check_columns(records, batch.count, column)
     return DecodedBatch(records, batch.count, column)

@@ -14,6 +14,7 @@ from holdfast.client.backoff import Backoff
 from holdfast.client.effects import REAL, Effects
 from holdfast.client.failures import from_rpc, is_uncertain, said_by_broker
 from holdfast.client.options import ClientOptions
+from holdfast.client.stored import ReplayMessage, parse_replay
 from holdfast.errors import (
     ClosedError,
     DeadlineExceededError,
@@ -109,11 +110,11 @@ class Endpoint:
 
     def replay(
         self, request: bus_pb2.ReplayRequest
-    ) -> grpc.aio.UnaryStreamCall[bus_pb2.ReplayRequest, bus_pb2.ReplayResponse]:
+    ) -> grpc.aio.UnaryStreamCall[bus_pb2.ReplayRequest, ReplayMessage]:
         call = self.channel.unary_stream(
             "/holdfast.v1.EventBus/Replay",
             request_serializer=bus_pb2.ReplayRequest.SerializeToString,
-            response_deserializer=bus_pb2.ReplayResponse.FromString,
+            response_deserializer=parse_replay,
         )
         return call(request)
 

@@ -12,6 +12,7 @@ import grpc
 from holdfast.client.connection import Connection
 from holdfast.client.failures import from_rpc
 from holdfast.client.positions import Place, TimeBasis, to_basis, to_position
+from holdfast.client.stored import ReplayMessage, Stored
 from holdfast.client.types import Batch
 from holdfast.errors import (
     ClosedError,
@@ -23,7 +24,7 @@ from holdfast.errors import (
     UnavailableError,
 )
 from holdfast.records import decode_batch
-from holdfast.v1 import bus_pb2, records_pb2
+from holdfast.v1 import bus_pb2
 
 #: A replay that does not follow has something to say all the time.
 _SILENCE_SECONDS = 5.0
@@ -100,7 +101,7 @@ class Replay:
                         self._begin(response, endpoint.address)
                     for batch in self._take(response):
                         yield batch
-                    if response.caught_up and not self._caught_up:
+                    if response.rest.caught_up and not self._caught_up:
                         self._caught_up = True
                         yield CaughtUp()
                 if not self._caught_up or (self._follow and not self._request.HasField("end")):
@@ -125,7 +126,7 @@ class Replay:
             await asyncio.sleep(delay)
             endpoint = self._connection.after(endpoint)
 
-    async def _read(self, call: Any) -> bus_pb2.ReplayResponse | None:
+    async def _read(self, call: Any) -> ReplayMessage | None:
         if self._follow:
             response = await call.read()
         else:
@@ -134,7 +135,7 @@ class Replay:
                     response = await call.read()
             except TimeoutError:
                 raise DeadlineExceededError(f"no answer to a replay of {self._request.topic}") from None
-        return response if isinstance(response, bus_pb2.ReplayResponse) else None
+        return response if isinstance(response, ReplayMessage) else None
 
     def _resumed(self) -> bus_pb2.ReplayRequest:
         """The request, from where the replay has come to."""
@@ -156,24 +157,24 @@ class Replay:
                 del request.end.offsets.offsets[partition]
         return request
 
-    def _begin(self, response: bus_pb2.ReplayResponse, address: str) -> None:
+    def _begin(self, response: ReplayMessage, address: str) -> None:
         """The first message says where each partition stood at the time of the call."""
-        ends = {progress.partition: progress.log_end_offset for progress in response.progress}
+        ends = {progress.partition: progress.log_end_offset for progress in response.rest.progress}
         self._stops = dict(ends)
         self._bound_stops()
-        self._next = {progress.partition: progress.next_offset for progress in response.progress}
+        self._next = {progress.partition: progress.next_offset for progress in response.rest.progress}
         for stored in reversed(response.batches):
-            self._next[stored.partition] = stored.first_offset
+            self._next[stored.facts.partition] = stored.facts.first_offset
         observer = self._connection.effects.observer
         if observer is not None:
             observer.replay_began(address, self._request.topic, dict(self._next), ends)
 
-    def _take(self, response: bus_pb2.ReplayResponse) -> Iterator[Batch]:
+    def _take(self, response: ReplayMessage) -> Iterator[Batch]:
         for stored in response.batches:
             batch = self._batch(stored)
             if batch is not None:
                 yield batch
-        for progress in response.progress:
+        for progress in response.rest.progress:
             before = self._next.get(progress.partition, 0)
             self._next[progress.partition] = max(before, progress.next_offset)
 
@@ -186,10 +187,11 @@ class Replay:
             elif kind == "offsets" and partition in end.offsets.offsets:
                 self._stops[partition] = min(stop, end.offsets.offsets[partition])
 
-    def _batch(self, stored: records_pb2.StoredBatch) -> Batch | None:
+    def _batch(self, stored: Stored) -> Batch | None:
         """What of a stored batch was asked for and not yet read."""
-        partition, base = stored.partition, stored.base_offset
-        first, last = stored.first_offset, stored.last_offset
+        facts = stored.facts
+        partition, base = facts.partition, facts.base_offset
+        first, last = facts.first_offset, facts.last_offset
         first = max(first, self._next.get(partition, 0))
         if not self._follow and partition in self._stops:
             last = min(last, self._stops[partition] - 1)
@@ -198,7 +200,7 @@ class Replay:
         columns = decode_batch(stored.batch)
         if not base <= first <= last < base + columns.count:
             raise CorruptBatchError(
-                f"{stored.topic}[{partition}]: {first}..{last} of a batch of {columns.count} at {base}"
+                f"{facts.topic}[{partition}]: {first}..{last} of a batch of {columns.count} at {base}"
             )
         self._next[partition] = last + 1
         pick: range | list[int] = range(first - base, last - base + 1)
@@ -210,7 +212,7 @@ class Replay:
                 return None
             if len(chosen) != len(pick):
                 pick = chosen
-        return Batch(stored.topic, partition, base, stored.append_time_us, columns, pick)
+        return Batch(facts.topic, partition, base, facts.append_time_us, columns, pick)
 
     def _lags(self, error: HoldfastError) -> bool:
         """Whether a replica merely has not got yet what another one has served."""
