@@ -56,6 +56,8 @@ class PeerMessage:
 
     node_id: str
     frame: peer_pb2.PeerFrame
+    #: The commands of an append's entries, when the transport kept them out of the frame; else none.
+    commands: Sequence[bytes] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +86,9 @@ class Transport(Protocol):
     def send(self, node_id: str, frame: peer_pb2.PeerFrame) -> bool:
         """Queue a frame and try to write it at once; False when it was dropped."""
         ...
+
+    # A transport may also have ``send_append(node_id, frame, commands)``: the entries of the
+    # frame lack their commands, which go along without being copied into it.
 
     def backlog(self, node_id: str) -> int:
         """Bytes queued for the peer and not yet handed to the network."""

@@ -183,7 +183,7 @@ class RaftCore(Following, Leading, Voting, Applying):
 
     def on_event(self, event: TransportEvent, now: float) -> None:
         if isinstance(event, PeerMessage):
-            self.receive(event.node_id, event.frame, now)
+            self.receive(event.node_id, event.frame, now, event.commands)
             return
         self.stirred = True
         if isinstance(event, PeerConnected):
@@ -193,7 +193,7 @@ class RaftCore(Following, Leading, Voting, Applying):
         else:
             self._disconnected(event, now)
 
-    def receive(self, node_id: str, frame: PeerFrame, now: float) -> None:
+    def receive(self, node_id: str, frame: PeerFrame, now: float, commands: Sequence[bytes] = ()) -> None:
         """One frame of a peer. Foreign, old and malformed ones are dropped."""
         follower = self.followers.get(node_id)
         if follower is None:
@@ -211,7 +211,9 @@ class RaftCore(Following, Leading, Voting, Applying):
         if frame.term > self._SyncObj__raftCurrentTerm and kind in _STEP_DOWN:
             self._adopt_term(follower, frame.term)
         handler = self._handlers.get(kind)
-        if handler is None:
+        if commands:
+            self._on_append(follower, frame, now, commands)
+        elif handler is None:
             self.host.receive(node_id, kind, frame, now)
         else:
             handler(follower, frame, now)

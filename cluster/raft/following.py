@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from holdfast.cluster import events
 from holdfast.cluster.raft import messages
 from holdfast.cluster.raft.followers import Follower
@@ -14,7 +16,9 @@ from holdfast.cluster.raft.state import FOLLOWER, LEADER, RaftState
 class Following(RaftState):
     """Takes a leader's appends."""
 
-    def _on_append(self, follower: Follower, frame: PeerFrame, now: float) -> None:
+    def _on_append(
+        self, follower: Follower, frame: PeerFrame, now: float, commands: Sequence[bytes] = ()
+    ) -> None:
         if not self.heed_leader(follower, frame.term, now):
             return
         self.snapshots.heard_append(follower.node_id)
@@ -27,7 +31,7 @@ class Following(RaftState):
             return
         journal = self.journal
         verdict = examine(
-            append, messages.entries_of(append), journal, self._SyncObj__raftCommitIndex, self.cures
+            append, messages.entries_of(append, commands), journal, self._SyncObj__raftCommitIndex, self.cures
         )
         no_room = False
         if verdict.entries and verdict.success:

@@ -46,7 +46,9 @@ class Envelope:
         commit_index: int,
         round_number: int,
         entries: Sequence[Entry] = (),
+        apart: bool = False,
     ) -> PeerFrame:
+        """``apart``: the entries' commands go beside the frame."""
         frame = PeerFrame(term=term, boot_id=self.boot_id)
         body = frame.append
         body.prev_index = prev_index
@@ -55,7 +57,7 @@ class Envelope:
         body.round = round_number
         add = body.entries.add
         for (kind, data), index, entry_term in entries:
-            add(index=index, term=entry_term, command=data, kind=kind)
+            add(index=index, term=entry_term, command=b"" if apart else data, kind=kind)
         return frame
 
     def append_reply(
@@ -183,8 +185,11 @@ def forward_reply(
     return reply
 
 
-def entries_of(append: peer_pb2.AppendEntries) -> list[Entry]:
-    """The entries of an append, as PySyncObj's journal takes them."""
+def entries_of(append: peer_pb2.AppendEntries, commands: Sequence[bytes] = ()) -> list[Entry]:
+    """The entries of an append, as PySyncObj's journal takes them; ``commands`` when they came beside it."""
+    if commands:
+        pairs = zip(append.entries, commands, strict=True)
+        return [(Command(e.kind, command), e.index, e.term) for e, command in pairs]
     return [(Command(e.kind, e.command), e.index, e.term) for e in append.entries]
 
 

@@ -6,7 +6,8 @@ every ack (2) and slices the whole tail of the log for every message.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 from holdfast.cluster.raft.followers import Follower
 from holdfast.cluster.raft.messages import PeerFrame
@@ -14,6 +15,19 @@ from holdfast.storage.damage import DamagedRowError
 
 if TYPE_CHECKING:
     from holdfast.cluster.raft.core import RaftCore
+
+
+#: Commands of this size together go beside their frame, which would copy them.
+_APART_BYTES = 16 << 10
+
+
+class _Made(NamedTuple):
+    """A frame of entries for whoever is at the same index."""
+
+    frame: PeerFrame
+    commands: Sequence[bytes]
+    upto: int
+    size: int
 
 
 class Shipper:
@@ -52,7 +66,7 @@ class Shipper:
         else:
             tell_commit = False
         # Followers that keep up are at the same index: one frame serves all.
-        made: dict[int, tuple[PeerFrame, int, int]] = {}
+        made: dict[int, _Made] = {}
         idle: list[Follower] = []
         hungry: list[Follower] = []
         for follower in core.followers.values():
@@ -84,9 +98,7 @@ class Shipper:
         else:
             self._commit_since = None
 
-    def _entries(
-        self, follower: Follower, last: int, now: float, made: dict[int, tuple[PeerFrame, int, int]]
-    ) -> bool:
+    def _entries(self, follower: Follower, last: int, now: float, made: dict[int, _Made]) -> bool:
         """Send one frame of entries; True when another may follow it at once."""
         core = self._core
         next_index = core.next_index(follower)
@@ -98,8 +110,12 @@ class Shipper:
                 # Nothing of it leaves; signs of life go on until it is repaired.
                 core.repair.want(damage, needed=True)
                 return False
-        frame, upto, size = item
-        if not core.outbox.send(follower.node_id, frame):
+        upto, size = item.upto, item.size
+        if item.commands:
+            went = core.outbox.send_append(follower.node_id, item.frame, item.commands)
+        else:
+            went = core.outbox.send(follower.node_id, item.frame)
+        if not went:
             return False
         follower.sent_round = self.round
         follower.told_commit = core.commit_index
@@ -111,10 +127,12 @@ class Shipper:
         core.set_next_index(follower, upto + 1)
         return upto < last and follower.can_send(core.settings)
 
-    def _frame(self, first: int, last: int) -> tuple[PeerFrame, int, int]:
+    def _frame(self, first: int, last: int) -> _Made:
         core = self._core
         settings = core.settings
         entries = core.journal.batch(first, last, settings.message_entries, settings.message_bytes)
+        size = sum(len(entry[0].data) for entry in entries)
+        apart = size >= _APART_BYTES and core.outbox.takes_commands
         frame = core.envelope.append(
             core.term,
             prev_index=first - 1,
@@ -122,8 +140,10 @@ class Shipper:
             commit_index=core.commit_index,
             round_number=self.round,
             entries=entries,
+            apart=apart,
         )
-        return frame, entries[-1][1], sum(len(entry[0].data) + 32 for entry in entries)
+        commands = [entry[0].data for entry in entries] if apart else ()
+        return _Made(frame, commands, entries[-1][1], size + 32 * len(entries))
 
     def _empty(self, follower: Follower, next_index: int, commit: int) -> None:
         core = self._core

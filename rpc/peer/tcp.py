@@ -22,6 +22,7 @@ import socket
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 
 from holdfast.cluster.ports import (
     Clock,
@@ -43,6 +44,7 @@ HELLO_BYTES = 4096
 HANDSHAKE_SECONDS = 5.0
 MAX_PENDING = 32
 _READ_BYTES = 1 << 18
+_PARTS_AT_ONCE = 64
 _READS_PER_POLL = 16  # one busy peer must not keep the others waiting
 _DIAL_MIN_SECONDS = 0.03
 #: Signs of life of a frame that takes long, at most this often: a heartbeat.
@@ -140,7 +142,7 @@ class TcpTransport:
         self._awake = False
         self._closed = False
         self._last_frame: peer_pb2.PeerFrame | None = None
-        self._last_parts = (b"", b"")
+        self._last_parts: Sequence[bytes] = ()
         self._resolver = Resolver(self.wake)
 
     # -- the port -----------------------------------------------------------
@@ -194,17 +196,20 @@ class TcpTransport:
         return events
 
     def send(self, node_id: str, frame: peer_pb2.PeerFrame) -> bool:
+        return self.send_append(node_id, frame, ())
+
+    def send_append(self, node_id: str, frame: peer_pb2.PeerFrame, commands: Sequence[bytes]) -> bool:
         peer = self._peers.get(node_id)
         connection = peer.connection if peer is not None else None
         if connection is None:
             return False
         if frame is not self._last_frame:
             # Followers that keep up get the same frame: it is encoded once.
-            self._last_frame, self._last_parts = frame, frame_parts(frame)
-        head, body = self._last_parts
-        if connection.out and connection.out_bytes + len(head) + len(body) > self._max_backlog_bytes:
+            self._last_frame, self._last_parts = frame, frame_parts(frame, commands)
+        parts = self._last_parts
+        if connection.out and connection.out_bytes + sum(map(len, parts)) > self._max_backlog_bytes:
             return False
-        self._write(connection, head, body)
+        self._write(connection, *parts)
         return True
 
     def backlog(self, node_id: str) -> int:
@@ -329,9 +334,9 @@ class TcpTransport:
                 return
             complete = False
             try:
-                for frame in connection.decoder.feed(data):
+                for frame, commands in connection.decoder.feed(data):
                     complete = True
-                    self._on_frame(connection, frame)
+                    self._on_frame(connection, frame, commands)
                     if connection.sock.fileno() < 0:
                         return
             except FramingError as error:
@@ -381,12 +386,13 @@ class TcpTransport:
         out = connection.out
         try:
             while out:
-                sent = connection.sock.send(out[0])
+                sent = connection.sock.sendmsg(list(islice(out, _PARTS_AT_ONCE)))
                 connection.out_bytes -= sent
-                if sent < len(out[0]):
+                while out and sent >= len(out[0]):
+                    sent -= len(out.popleft())
+                if sent:
                     out[0] = out[0][sent:]
                     return
-                out.popleft()
         except BlockingIOError:
             return
         except OSError as error:
@@ -396,10 +402,12 @@ class TcpTransport:
 
     # -- the handshake --------------------------------------------------------------
 
-    def _on_frame(self, connection: _Connection, frame: peer_pb2.PeerFrame) -> None:
+    def _on_frame(
+        self, connection: _Connection, frame: peer_pb2.PeerFrame, commands: Sequence[bytes]
+    ) -> None:
         if connection.ready:
             assert connection.node_id is not None
-            self._events.append(PeerMessage(connection.node_id, frame))
+            self._events.append(PeerMessage(connection.node_id, frame, commands))
             return
         hello = frame.hello
         refusal = self._refusal(connection, frame)
