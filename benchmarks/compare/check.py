@@ -30,7 +30,6 @@ import msgspec
 
 from benchmarks import echo
 from benchmarks.compare.cell import Cell, measure
-from benchmarks.compare.table import number
 from benchmarks.compare.workloads import WORKLOADS
 from benchmarks.compare.workloads.context import Parameters
 from benchmarks.limits import disk
@@ -102,10 +101,10 @@ class Line:
             verdict = "not recorded"
         else:
             change = f"{self.now.ratio / self.recorded.ratio - 1:+.0%}"
-            verdict = f"recorded {number(self.recorded.ratio):>7}  {change:>5}{'  FELL' if self.fell else ''}"
+            verdict = f"recorded {self.recorded.ratio:>7.3g}  {change:>5}{'  FELL' if self.fell else ''}"
         return (
-            f"{self.workload:<14} {number(self.now.ratio):>7}  "
-            f"[{number(self.now.low)} … {number(self.now.high)}]  {verdict}"
+            f"{self.workload:<14} {self.now.ratio:>7.3g}  "
+            f"[{self.now.low:.3g} … {self.now.high:.3g}]  {verdict}"
         )
 
 
@@ -194,8 +193,8 @@ def _mean(before: Bare, after: Bare) -> Bare:
 async def run(turns: int, directory: Path) -> dict[str, Ratio]:
     """All turns, told on standard error."""
     found = []
-    for number_ in range(turns):
-        print(f"turn {number_ + 1} of {turns}", file=sys.stderr, flush=True)
+    for number in range(turns):
+        print(f"turn {number + 1} of {turns}", file=sys.stderr, flush=True)
         found.append(await turn(directory))
     return summary(found)
 
