@@ -96,7 +96,7 @@ def test_a_goal_is_a_share_of_the_machine() -> None:
 
 
 def test_all_goals_are_listed() -> None:
-    assert len(goals(document())) == len(GOALS) + 5
+    assert sum("not measured in this run" in line for line in goals(document())) == len(GOALS)
 
 
 def test_the_chart_is_well_formed_and_shows_who_does_not_fsync() -> None:
