@@ -143,9 +143,9 @@ def install() -> list[str]:
     point("selectors:EpollSelector.select", leave="woken", number=_came)
     point(f"{rpc}.peer.tcp:TcpTransport.poll", leave="polled", number=_came)
     point(f"{raft}.journal:StoreJournal.add", leave="appended", number=_index_appended)
-    # Both directions of a link go through one method: the frame says which it was.
-    point(f"{rpc}.peer.tcp:TcpTransport.send", enter="ship", number=_append_sent)
-    point(f"{rpc}.peer.tcp:TcpTransport.send", enter="ack", number=_ack_sent)
+    # All frames go through one method: the frame says whether it is an append or an ack.
+    point(f"{rpc}.peer.tcp:TcpTransport.send_append", enter="ship", number=_append_sent)
+    point(f"{rpc}.peer.tcp:TcpTransport.send_append", enter="ack", number=_ack_sent)
     point(f"{raft}.core:RaftCore._on_append", enter="append", number=_append_sent)
     point(f"{raft}.core:RaftCore._on_append_reply", enter="acked", number=_ack_sent)
     point(f"{raft}.core:RaftCore.commit_store", enter="commit", leave="committed")

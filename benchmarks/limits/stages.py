@@ -22,6 +22,7 @@ _FRAMES: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ("holdfast/cluster/state/", (), "state machine"),
     ("holdfast/cluster/commands.py", (), "entries: frame, parse"),
     ("holdfast/rpc/peer/framing.py", (), "peer link: encode, CRC, parse"),
+    ("holdfast/rpc/peer/append_wire.py", (), "peer link: encode, CRC, parse"),
     ("holdfast/rpc/peer/tcp.py", ("TcpTransport._write", "TcpTransport._flush"), "peer link: send"),
     ("holdfast/rpc/peer/tcp.py", ("TcpTransport._read",), "peer link: receive"),
     ("holdfast/rpc/peer/", (), "peer link: other"),
