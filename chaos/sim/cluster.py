@@ -134,6 +134,14 @@ class SimNode:
         """The engine's result sink: whether somebody waits for these partitions."""
         return self.sink is not None and self.sink.awaits(touched)
 
+    def due(self, now: float) -> bool:
+        """Whether it is up, and its engine has something to do."""
+        if self.busy_until > now or self.engine is None or self.paused:
+            return False
+        if self.touched:
+            self.plan()
+        return self.wake <= now or bool(self.transport.inbox)  # type: ignore[union-attr]
+
     def deliver(self, completed: Sequence[Completed], progress: Progress) -> None:
         """The engine's result sink."""
         self.progress = progress
@@ -194,6 +202,8 @@ class SimCluster:
         self.steps = 0
         #: Runs what is ready on an event loop in virtual time, after each moment's turns.
         self.run_ready: Callable[[], int] | None = None
+        #: Runs a moment in an order of its own; says whether it has.
+        self.run_moment: Callable[[], bool] | None = None
         #: Judges instead of the checks built in here.
         self.watch: Watch | None = None
         #: Nodes that have crashed at least once.
@@ -357,24 +367,28 @@ class SimCluster:
             self._still += 1
             if self._still > 10_000:
                 raise Divergence(f"time stands still at {world.now} (seed {self.seed})")
+        self.steps += 1
+        if self.run_moment is not None and self.run_moment():
+            return True
         world.run_due()
         for node in self._running:
-            if node.touched:
-                node.plan()
-            if node.busy_until <= now and (
-                node.wake <= now or node.transport.inbox  # type: ignore[union-attr]
-            ):
-                self._turn(node)
+            if node.due(now):
+                self.turn(node)
         if self.run_ready is not None:
             self.run_ready()
-        self.steps += 1
         return True
+
+    @property
+    def running(self) -> Sequence[SimNode]:
+        """Nodes whose processes are up and do not stand still."""
+        return self._running
 
     def _changed(self) -> None:
         """A node has come, gone, or stands still."""
         self._running = [node for node in self.nodes.values() if node.engine is not None and not node.paused]
 
-    def _turn(self, node: SimNode) -> None:
+    def turn(self, node: SimNode) -> None:
+        """Let a node's engine turn, and die if that is what comes of it."""
         engine = node.engine
         if engine is None or node.paused:
             return

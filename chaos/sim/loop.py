@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Sequence
 from concurrent.futures import Executor
 from contextvars import Context, copy_context
 from typing import Any, NoReturn, TypeVar, TypeVarTuple, Unpack
@@ -131,6 +131,41 @@ class Loops:
         self._in_moment += ran
         return ran
 
+    def run_round(self, loop: SimLoop) -> None:
+        """Run what is due on one loop, and not what follows from it: one round of a real loop.
+
+        Raises:
+            Spinning: as ``run_ready``.
+        """
+        self._active.remove(loop)
+        loop.queued = False
+        if loop.stopped:
+            return
+        if self._moment != self.world.now:
+            self._moment, self._in_moment = self.world.now, 0
+        before = self.callbacks
+        outer, hooks = asyncio._get_running_loop(), sys.get_asyncgen_hooks()
+        asyncio._set_running_loop(loop)
+        sys.set_asyncgen_hooks(finalizer=self._finalize)
+        self._running = loop
+        # Queued while it runs, so that what it adds does not queue it: that is for below.
+        loop.queued = True
+        try:
+            loop.run_once(MAX_PER_MOMENT - self._in_moment, len(loop._ready))
+        finally:
+            self._running = None
+            asyncio._set_running_loop(outer)
+            sys.set_asyncgen_hooks(*hooks)
+        loop.queued = False
+        if loop._ready and not loop.stopped and not loop.dead:
+            self.activate(loop)
+        self._in_moment += self.callbacks - before
+
+    @property
+    def active(self) -> Sequence[SimLoop]:
+        """Loops with something to do."""
+        return self._active
+
     def unwind(self, loop: SimLoop) -> None:
         """Run what is due on a loop that is being buried, once."""
         outer, hooks, running = asyncio._get_running_loop(), sys.get_asyncgen_hooks(), self._running
@@ -176,6 +211,7 @@ class SimLoop(asyncio.AbstractEventLoop):
         self.queued = False
         self._loops = loops
         self._world = loops.world
+        self._lane = f"timer {name}"
         self._clock = clock
         self._ready: deque[Handle | Timer] = deque()
         self._tasks_made = 0
@@ -212,7 +248,7 @@ class SimLoop(asyncio.AbstractEventLoop):
         timer = Timer(callback, args, copy_context() if context is None else context, when)
         if not self.dead and not self._burying:
             at = when if self._clock is None else self._clock.world_time(when)
-            timer.entry = self._world.at(at, lambda: self._due(timer))
+            timer.entry = self._world.at(at, lambda: self._due(timer), self._lane)
         return timer
 
     def call_later(
@@ -262,15 +298,16 @@ class SimLoop(asyncio.AbstractEventLoop):
 
     # -- running ------------------------------------------------------------------------
 
-    def run_once(self, bound: int) -> None:
-        """Run what is due at this moment, and what that makes due.
+    def run_once(self, bound: int, at_most: int = sys.maxsize) -> None:
+        """Run what is due at this moment, and what that makes due, but ``at_most`` so many callbacks.
 
         Raises:
             Spinning: more than ``bound`` callbacks.
         """
         ready = self._ready
         count = 0
-        while ready:
+        while ready and at_most:
+            at_most -= 1
             handle = ready.popleft()
             if handle._cancelled:
                 continue

@@ -42,6 +42,7 @@ class _Link:
         blocked: nothing passes in this direction, and nobody notices.
         heard: a frame has arrived since the link came up.
         latency: seconds, uniform; None: as the network's.
+        lane: of its frames, see ``World.at``.
         kept: the latest frames that were sent and their kinds, for ``haunt`` and ``echo``.
     """
 
@@ -52,6 +53,7 @@ class _Link:
     heard: bool = False
     last_arrival: float = 0.0
     latency: tuple[float, float] | None = None
+    lane: str = ""
     kept: deque[tuple[str, bytes]] = field(default_factory=lambda: deque(maxlen=_KEPT))
 
 
@@ -73,7 +75,7 @@ class SimNetwork:
         self.frames_sent = 0
         self.bytes_sent = 0
         self._rng = world.stream("network")
-        self._links = {(a, b): _Link() for a in node_ids for b in node_ids if a != b}
+        self._links = {(a, b): _Link(lane=f"{a} > {b}") for a in node_ids for b in node_ids if a != b}
         self._cuts: set[frozenset[str]] = set()
         self._transports: dict[str, SimTransport] = {}
 
@@ -272,11 +274,12 @@ class SimNetwork:
                 parsed = peer_pb2.PeerFrame.FromString(data)
                 self._transports[receiver].push(PeerMessage(sender, parsed))
 
-        self.world.at(arrival, arrive)
+        lane = link.lane
+        self.world.at(arrival, arrive, lane)
         if self.bandwidth:
             self._trickle(link, sender, receiver, arrival - len(data) / self.bandwidth, arrival)
         if self.duplicate and carried.WhichOneof("body") in _GHOSTLY and rng.random() < self.duplicate:
-            self.world.at(arrival + high * rng.random(), arrive)
+            self.world.at(arrival + high * rng.random(), arrive, lane)
         return True
 
     def _trickle(self, link: _Link, sender: str, receiver: str, begin: float, end: float) -> None:

@@ -85,6 +85,12 @@ THEMES: tuple[Theme, ...] = (
 )
 _THEMED = 0.4
 
+#: No run is longer, seconds.
+LONGEST = 300.0
+#: How often a run has moments in an order of their own, and which share of them.
+_ORDERED = 0.2
+_SHARES = (0.2, 0.5, 1.0)
+
 #: Kinds that make sense where there is one node only.
 _ALONE = (
     "crash",
@@ -157,12 +163,33 @@ class Fault:
 
 
 @dataclass(frozen=True, slots=True)
+class Order:
+    """Where what is due at one moment runs in an order drawn from the seed; see ``order.py``.
+
+    Attributes:
+        share: of the moments, above 0 and up to 1.
+        begin, end: from when to when, seconds of the run.
+        rounds: times that a few records more are published when all is at rest: nothing
+            follows that would hide an acknowledgement that was overlooked.
+    """
+
+    share: float
+    begin: float = 0.0
+    end: float = LONGEST
+    rounds: int = 3
+
+    def __str__(self) -> str:
+        return f"order drawn from {self.begin:.4f} s to {self.end:.4f} s ({self.share:.2f} of the moments)"
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """A run.
 
     Attributes:
         storm: seconds during which faults begin; calm follows.
         settings: index into ``SETTINGS``.
+        order: of what is due at one moment; None: as scheduled, then the engines, then the loops.
     """
 
     seed: int
@@ -170,6 +197,7 @@ class Plan:
     settings: int
     storm: float
     faults: tuple[Fault, ...]
+    order: Order | None = None
 
     def without(self, drop: set[int]) -> Plan:
         """The same without the faults at these places."""
@@ -179,6 +207,8 @@ class Plan:
         lines = [
             f"seed {self.seed}: {self.nodes} nodes, settings {self.settings}, {self.storm:.1f} s of storm"
         ]
+        if self.order is not None:
+            lines.append(f"  {self.order}")
         return "\n".join(lines + [f"  {fault}" for fault in self.faults])
 
 
@@ -218,4 +248,6 @@ def make_plan(seed: int, *, kinds: tuple[str, ...] = (), nodes: int = 0, setting
         faults.append(
             Fault(round(at, 4), kind, target, rng.choice(ids), round(span, 4), round(rng.random(), 3))
         )
-    return Plan(seed, count, choice if settings < 0 else settings, storm, tuple(faults))
+    # Last, so that what seeds drew before there was an order stays what it was.
+    order = Order(rng.choice(_SHARES)) if rng.random() < _ORDERED else None
+    return Plan(seed, count, choice if settings < 0 else settings, storm, tuple(faults), order)

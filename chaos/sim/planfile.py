@@ -5,28 +5,33 @@
     # why it is kept
     {"seed": 7, "nodes": 3, "settings": 1, "storm": 6.5, "faults": [[0.31, "crash", "n1", "n2", 0.05, 0.4]]}
 
-A fault is its time, kind, target, other node, span and amount; see ``plan.Fault``.
+A fault is its time, kind, target, other node, span and amount; see ``plan.Fault``. A plan may
+have an ``"order": [share, begin, end, rounds]``; see ``plan.Order``.
 """
 
 from __future__ import annotations
 
+from dataclasses import astuple
+
 import msgspec
 
-from holdfast.chaos.sim.plan import KINDS, SETTINGS, Fault, Plan
+from holdfast.chaos.sim.plan import KINDS, LONGEST, SETTINGS, Fault, Order, Plan
 
 
-class _Line(msgspec.Struct, forbid_unknown_fields=True):
+class _Line(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     seed: int
     nodes: int
     settings: int
     storm: float
     faults: list[tuple[float, str, str, str, float, float]]
+    order: tuple[float, float, float, int] | None = None
 
 
 def to_line(plan: Plan) -> str:
     """A plan as one line of JSON."""
     faults = [(f.at, f.kind, f.target, f.other, f.span, f.amount) for f in plan.faults]
-    line = _Line(plan.seed, plan.nodes, plan.settings, plan.storm, faults)
+    order = None if plan.order is None else astuple(plan.order)
+    line = _Line(plan.seed, plan.nodes, plan.settings, plan.storm, faults, order)
     return msgspec.json.encode(line).decode()
 
 
@@ -52,7 +57,14 @@ def from_line(text: str) -> Plan:
         if target not in nodes | {"leader"} or other not in nodes:
             raise ValueError(f"not a plan: no node {target!r} or no node {other!r} among {line.nodes}")
         faults.append(Fault(at, kind, target, other, span, amount))
-    return Plan(line.seed, line.nodes, line.settings, line.storm, tuple(faults))
+    order = None
+    if line.order is not None:
+        order = Order(*line.order)
+        if not (
+            0 < order.share <= 1 and 0 <= order.begin < order.end <= LONGEST and 0 <= order.rounds <= 1000
+        ):
+            raise ValueError(f"not a plan: no order {list(line.order)}: a share, a begin, an end, rounds")
+    return Plan(line.seed, line.nodes, line.settings, line.storm, tuple(faults), order)
 
 
 def read_plans(text: str) -> list[Plan]:

@@ -34,7 +34,7 @@ class Publisher(Actor):
         rate: records a second, roughly.
     """
 
-    lifetime = (4.0, 20.0)
+    lifetime: tuple[float, float] | None = (4.0, 20.0)
 
     def __init__(
         self, front: Front, history: History, name: str, topics: dict[str, float], rate: float
@@ -144,3 +144,53 @@ class Publisher(Actor):
         note.ended = self.now
         note.outcome = outcome or (Outcome.UNKNOWN if error is None else outcome_of(error))
         note.error = "cancelled" if error is None else f"{type(error).__name__}: {error}"[:200]
+
+
+class Straggler(Publisher):
+    """Publishes a few records, a few milliseconds apart, whenever it is told to; then it is quiet.
+
+    What follows has to be made durable without more to come: the last acknowledgement of
+    a group may reach the leader as the one before it is committed.
+    """
+
+    lifetime = None
+    #: Records of a round, and the seconds between them: about as long as a group's commit takes.
+    _RECORDS = (2, 3)
+    _APART = (0.004, 0.012)
+
+    def __init__(
+        self, front: Front, history: History, name: str, topics: dict[str, float], rate: float
+    ) -> None:
+        super().__init__(front, history, name, topics, rate)
+        self.quiet = True
+        self._bus: Client | None = None
+        self._connected = asyncio.Event()
+        self._left = asyncio.Event()
+
+    def options(self) -> ClientOptions:
+        return ClientOptions(trace_context=False, linger_ms=0.0, timeout=5.0, connect_timeout=5.0)
+
+    def publish(self) -> None:
+        """A round; ``quiet`` when all of it has been acknowledged, or has failed."""
+        assert self._process is not None
+        self.quiet = False
+        self._process.loop.run(self._round())
+
+    async def _round(self) -> None:
+        await self._connected.wait()
+        bus, (topic,) = self._bus, self._topics
+        assert bus is not None
+        for _ in range(self.rng.randint(*self._RECORDS)):
+            self._single(bus, topic, 1)
+            await self.pause(*self._APART)
+        await bus.flush()
+        self.quiet = True
+
+    def leave(self) -> None:
+        self._left.set()
+
+    async def live(self) -> None:
+        async with self.client() as bus:
+            self._bus = bus
+            self._connected.set()
+            await self._left.wait()

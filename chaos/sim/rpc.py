@@ -182,6 +182,7 @@ class Wire:
         self.client_calls: dict[ClientCall, None] = {}
         self.server_calls: dict[ServerCall, None] = {}
         self._last = [0.0, 0.0]
+        self._lanes = (f"{self.client} > {self.address}", f"{self.address} > {self.client}")
         self._held: list[Callable[[], None]] = []
         self._silences = 0
 
@@ -201,7 +202,7 @@ class Wire:
         when = self.world.now + network.delay()
         when = max(when, self._last[direction])
         self._last[direction] = when
-        self.world.at(when, arrival)
+        self.world.at(when, arrival, self._lanes[direction])
 
     def _at_server(self, action: Callable[[], None]) -> None:
         if self.silent:

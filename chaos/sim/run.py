@@ -15,6 +15,7 @@ from holdfast.chaos.sim.liveness import Progress
 from holdfast.chaos.sim.loop import Spinning
 from holdfast.chaos.sim.nemesis import Nemesis
 from holdfast.chaos.sim.oracle import Oracle
+from holdfast.chaos.sim.order import Moments
 from holdfast.chaos.sim.plan import SETTINGS, Plan
 from holdfast.chaos.sim.prober import Prober
 from holdfast.chaos.sim.promises import violation
@@ -23,6 +24,7 @@ from holdfast.chaos.sim.sabotage import NONE, Sabotage
 from holdfast.chaos.sim.services import Front, address_of
 from holdfast.chaos.sim.timeline import Timeline
 from holdfast.chaos.sim.workloads import Workloads
+from holdfast.chaos.sim.world import BEGIN
 from holdfast.cluster.scrub import Scrub
 from holdfast.cluster.state.machine import StateMachine
 from holdfast.errors import HoldfastError
@@ -115,6 +117,8 @@ class Run:
         self.oracle = Oracle(cluster, self.history, self.timeline.note)
         self.violations: list[Violation] = []
         self.front = Front(cluster, on_error=self._unhandled)
+        if plan.order is not None:
+            cluster.run_moment = Moments(self.front, plan.order, self.timeline.note).run
         self.workloads = Workloads(self.front, self.history)
         self.prober = Prober(cluster, self._violate)
         self.nemesis = Nemesis(
@@ -202,9 +206,24 @@ class Run:
             self._violate("clients-hang", f"{_FINISH_S:.0f} s after the last fault: {workloads}")
             return
         progress = Progress(self.front, workloads.reads)
-        if not cluster.run_until(progress.complete, _PROGRESS_S):
-            for facts in progress.stuck():
-                self._violate("group-stuck", f"{_PROGRESS_S:.0f} s after the last record: {facts}")
+        if not self._arrive(progress) or self.plan.order is None or not workloads.reads:
+            return
+        straggler = workloads.straggler()
+        for _ in range(self.plan.order.rounds):
+            straggler.publish()
+            if not cluster.run_until(lambda: straggler.quiet, _FINISH_S):
+                self._violate("clients-hang", f"{_FINISH_S:.0f} s after all was at rest: {workloads}")
+                return
+            if not self._arrive(progress):
+                return
+
+    def _arrive(self, progress: Progress) -> bool:
+        """Every group comes to the end of what it reads."""
+        if self.cluster.run_until(progress.complete, _PROGRESS_S):
+            return True
+        for facts in progress.stuck():
+            self._violate("group-stuck", f"{_PROGRESS_S:.0f} s after the last record: {facts}")
+        return False
 
     def _healthy(self) -> bool:
         """A leader that can serve, every node up, no node that still has to learn what it forgot."""
@@ -309,7 +328,7 @@ def run(plan: Plan, sabotage: Sabotage = NONE) -> Outcome:
         return Outcome(
             plan.seed,
             tuple(began.violations),
-            began.cluster.world.now - 1000.0,
+            began.cluster.world.now - BEGIN,
             began.trace(),
             began.summary(),
             began.timeline.render(),

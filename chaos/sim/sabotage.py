@@ -7,6 +7,7 @@ client or the disk replaced by a careless one for the length of a run.
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import itertools
 from collections.abc import Callable, Iterator
@@ -122,6 +123,18 @@ def _start_at_the_end() -> AbstractContextManager[None]:
         return (first if committed is None else first + 2), committed
 
     return _replaced(SubscribeService, "_opening", opening)
+
+
+def _late_committer() -> AbstractContextManager[None]:
+    """A group's committer is forgotten by a callback of its task, after what was due as it ended."""
+
+    def commit_soon(self: SubscribeService, group: Group) -> None:
+        if group not in self._committers and not self._closed:
+            task = asyncio.create_task(self._commit_all(group))
+            self._committers[group] = task
+            task.add_done_callback(lambda _: self._committers.pop(group, None))
+
+    return _replaced(SubscribeService, "_commit_soon", commit_soon)
 
 
 def _local_reads() -> AbstractContextManager[None]:
@@ -240,6 +253,7 @@ _PLANTED = (
     Sabotage("commit_before_delivery", "offsets are committed when sent", planted=_commit_before_delivery),
     Sabotage("offsets_go_back", "a late commit overwrites a newer one", planted=_offsets_go_back),
     Sabotage("skip_at_start", "a session starts beyond the committed offset", planted=_start_at_the_end),
+    Sabotage("late_committer", "an ack as a commit ends is not seen", planted=_late_committer),
     Sabotage("local_reads", "reads ask no leader", planted=_local_reads),
     Sabotage("torn_commits", "a power cut leaves half a transaction", planted=_torn_commits),
     Sabotage("lying_disk", "fsync returns before the data is on the disk", planted=_lying_disk),

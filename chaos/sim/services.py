@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Literal
 
@@ -16,7 +16,7 @@ from holdfast.client.client import Client
 from holdfast.client.effects import Effects, Observer
 from holdfast.client.options import CHANNEL_OPTIONS, ClientOptions
 from holdfast.cluster.engine import Engine
-from holdfast.cluster.results import EngineStatus, Progress, Role
+from holdfast.cluster.results import Completed, EngineStatus, Progress, Role
 from holdfast.rpc.bridge import EngineBridge
 from holdfast.rpc.node_services import NodeServices
 from holdfast.rpc.settings import Limits, Maintenance, Member, Settings
@@ -59,11 +59,30 @@ class _Asked:
 
 
 class _Sink:
-    """Reports reach the bridge without a detour over the loop: tasks run after the turn anyway."""
+    """Reports reach the bridge without a detour over the loop: tasks run after the turn anyway.
 
-    def __init__(self, bridge: EngineBridge) -> None:
-        self.deliver = bridge.report
+    But where the order of a moment is drawn: then they are noted at once, and told behind what
+    is due on the loop, as in a broker.
+    """
+
+    def __init__(self, bridge: EngineBridge, loop: SimLoop, front: Front) -> None:
+        self._bridge = bridge
+        self._loop = loop
+        self._front = front
         self.awaits = bridge.awaits
+        #: Reports that wait to be told on the loop; none may pass them.
+        self._waiting = 0
+
+    def deliver(self, completed: Sequence[Completed], progress: Progress) -> None:
+        if self._front.reports_wait or self._waiting:
+            self._waiting += 1
+            self._bridge.deliver(completed, progress)
+            self._loop.call_soon(self._told)
+        else:
+            self._bridge.report(completed, progress)
+
+    def _told(self) -> None:
+        self._waiting -= 1
 
 
 class NodeProcess:
@@ -75,7 +94,7 @@ class NodeProcess:
         self.address = address_of(node.node_id)
         self.loop = loop = front.loops.loop(node.node_id, node.clock)
         self.bridge = EngineBridge(loop, node.clock, node.progress or _START)
-        node.sink = _Sink(self.bridge)
+        node.sink = _Sink(self.bridge, loop, front)
         engine = _Asked(node, node.engine)
         self.bridge.attach(engine)
         settings = front.settings(node.node_id)
@@ -127,6 +146,8 @@ class Front:
         self.births = 0
         #: How the next node's death shows; None: as chance has it.
         self.death: Death | None = None
+        #: What engines report waits its turn on the loops of their nodes.
+        self.reports_wait = False
         self._limits = limits or Limits()
         self._maintenance = maintenance
         self._rng = cluster.world.stream("front")

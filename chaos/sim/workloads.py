@@ -5,7 +5,7 @@ from __future__ import annotations
 from holdfast.chaos.checker.history import History
 from holdfast.chaos.sim.actor import Actor
 from holdfast.chaos.sim.consumers import Consumer
-from holdfast.chaos.sim.publishers import Publisher
+from holdfast.chaos.sim.publishers import Publisher, Straggler
 from holdfast.chaos.sim.readers import Admin, Replayer
 from holdfast.chaos.sim.services import Front
 
@@ -33,6 +33,8 @@ class Workloads:
             (0.8, Replayer(front, history, "r1", TOPICS, 1.0)),
         ]
         self.actors = [actor for chance, actor in actors if rng.random() < chance]
+        self._front = front
+        self._history = history
 
     @property
     def names(self) -> list[str]:
@@ -56,6 +58,13 @@ class Workloads:
     def settled(self) -> bool:
         """All are done but those who consume."""
         return all(actor.done for actor in self.actors if not isinstance(actor, Consumer))
+
+    def straggler(self) -> Straggler:
+        """One more client, which publishes now and then what everybody has to come to the end of."""
+        straggler = Straggler(self._front, self._history, "s1", {"main": 1.0}, 1.0)
+        self.actors.append(straggler)
+        straggler.begin()
+        return straggler
 
     @property
     def reads(self) -> dict[str, list[str]]:

@@ -11,7 +11,10 @@ from typing import Any
 #: Time goes in steps of this part of a second.
 TICKS = 1024
 
-#: Something scheduled: when, its number, and what to do (None: not any more).
+#: What the clock shows as a simulation begins, seconds.
+BEGIN = 1000.0
+
+#: Something scheduled: when, its number, what to do (None: not any more), and its lane (see ``World.at``).
 Entry = list[Any]
 
 
@@ -20,7 +23,7 @@ class World:
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
-        self.now = 1000.0
+        self.now = BEGIN
         self.rng = random.Random(seed)
         self._calendar: list[Entry] = []
         self._sequence = 0
@@ -29,12 +32,17 @@ class World:
         """A generator of its own for one purpose, so that draws for one do not move those of another."""
         return random.Random(f"{self.seed}/{name}")
 
-    def at(self, when: float, action: Callable[[], object]) -> Entry:
-        """Run ``action`` at ``when``; those of one moment in the order scheduled. See ``cancel``."""
+    def at(self, when: float, action: Callable[[], object], lane: str = "") -> Entry:
+        """Run ``action`` at ``when``; those of one moment in the order scheduled. See ``cancel``.
+
+        Args:
+            lane: where the order of a moment is drawn, those of one lane keep theirs and
+                may pass those of others; what has none is passed by nothing.
+        """
         self._sequence += 1
         # Up to the next tick: what is due at about the same time is one step of the simulation.
         when = ceil(when * TICKS) / TICKS if when > self.now else self.now
-        entry = [when, self._sequence, action]
+        entry = [when, self._sequence, action, lane]
         heapq.heappush(self._calendar, entry)
         return entry
 
@@ -59,6 +67,20 @@ class World:
             if action is not None:
                 action()
         return True
+
+    def due(self, count: int) -> bool:
+        """Whether so many, 1 or 2, are due; one that was cancelled may be among them."""
+        calendar, now = self._calendar, self.now
+        if count == 1:
+            return bool(calendar) and calendar[0][0] <= now
+        # In a heap the second comes right below the first.
+        return len(calendar) > 1 and min(calendar[1:3])[0] <= now
+
+    def take_due(self, taken: list[Entry]) -> None:
+        """Move what is due to the end of ``taken``, instead of running it."""
+        calendar, now = self._calendar, self.now
+        while calendar and calendar[0][0] <= now:
+            taken.append(heapq.heappop(calendar))
 
 
 class NodeClock:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from holdfast.chaos.sim.plan import SETTINGS, Fault, Plan, make_plan
+from holdfast.chaos.sim.plan import SETTINGS, Fault, Order, Plan, make_plan
 from holdfast.chaos.sim.planfile import from_line, read_plans, to_line
 from holdfast.chaos.sim.shrink import shrink
 from holdfast.chaos.sim.timeline import Timeline
@@ -24,6 +26,13 @@ def test_the_form_stays_readable() -> None:
     assert from_line(line) == GOOD
 
 
+def test_a_line_may_have_an_order() -> None:
+    drawn = replace(GOOD, order=Order(0.5, 1.25, 2.5))
+    assert to_line(drawn) == to_line(GOOD)[:-1] + ',"order":[0.5,1.25,2.5,3]}'
+    assert from_line(to_line(drawn)) == drawn
+    assert str(drawn).splitlines()[1] == "  order drawn from 1.2500 s to 2.5000 s (0.50 of the moments)"
+
+
 @pytest.mark.parametrize(
     ("before", "after", "message"),
     [
@@ -36,6 +45,12 @@ def test_the_form_stays_readable() -> None:
         ('"storm":6.5,', "", "storm"),
         ('"seed":7', '"seed":7,"more":1', "more"),
         ("}", "", "not a plan"),
+        ("]}", '],"order":[0.0,0.0,1.0,3]}', "no order"),
+        ("]}", '],"order":[1.5,0.0,1.0,3]}', "no order"),
+        ("]}", '],"order":[0.5,1.0,1.0,3]}', "no order"),
+        ("]}", '],"order":[0.5,0.0,1e9,3]}', "no order"),
+        ("]}", '],"order":[0.5,0.0,1.0,-1]}', "no order"),
+        ("]}", '],"order":[0.5]}', "order"),
     ],
 )
 def test_what_is_no_plan_is_refused(before: str, after: str, message: str) -> None:
@@ -65,7 +80,24 @@ def test_only_what_is_needed_is_left(needed: set[int]) -> None:
     assert {int(fault.at) for fault in shrink(plan_of(50), fails).faults} == needed
 
 
-def test_shrinking_ends() -> None:
+def test_an_order_is_left_out_when_it_is_not_needed() -> None:
+    assert shrink(replace(plan_of(5), order=Order(1.0)), lambda _: True) == plan_of(0)
+
+
+def test_the_time_in_which_an_order_is_needed_is_made_short() -> None:
+    def fails(plan: Plan) -> bool:
+        order = plan.order
+        return order is not None and order.begin <= 12.3456 < order.end
+
+    order = shrink(replace(plan_of(5), order=Order(0.6)), fails).order
+    assert order is not None
+    assert order.share == 0.6
+    assert order.begin <= 12.3456 < order.end
+    assert order.end - order.begin < 0.03
+
+
+@pytest.mark.parametrize("order", [None, Order(1.0)])
+def test_shrinking_ends(order: Order | None) -> None:
     runs = 0
 
     def fails(plan: Plan) -> bool:
@@ -73,7 +105,7 @@ def test_shrinking_ends() -> None:
         runs += 1
         return runs % 7 == 0  # as if by chance
 
-    shrink(plan_of(500), fails, runs=60)
+    shrink(replace(plan_of(500), order=order), fails, runs=60)
     assert runs <= 60
 
 

@@ -47,6 +47,7 @@ WANTED: dict[str, set[str]] = {
     "offsets are committed before delivery": {"commit_before_delivery"},
     "offsets go back": {"offsets_go_back"},
     "records are skipped": {"skip_at_start"},
+    "an acknowledgement is overlooked": {"late_committer"},
 }
 
 
