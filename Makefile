@@ -8,7 +8,7 @@ JOBS ?= 2
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo sim sim-sabotages drill drills test check format proto bench bench-check bench-limits bench-smoke compose-test soak clean
+.PHONY: help demo sim sim-sabotages drill drills test check format proto bench bench-check bench-growth bench-limits bench-smoke compose-test soak clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -53,6 +53,9 @@ bench: $(READY) ## Holdfast beside its peers, in one run (see benchmarks/README.
 
 bench-limits: $(READY) ## what the machine allows, how near we come, where the time goes: [LIMITS_ARGS="--write"]
 	@$(BIN)/python -m benchmarks.limits $(LIMITS_ARGS)
+
+bench-growth: $(READY) ## a long log, 1,000 partitions, a silent network: [BENCH_ARGS="--quick"]
+	@$(BIN)/python -m benchmarks.growth $(BENCH_ARGS)
 
 bench-check: $(READY) ## a few figures against the ones last recorded: [BENCH_ARGS="--record"]
 	@$(BIN)/python -m benchmarks.compare.check $(BENCH_ARGS)

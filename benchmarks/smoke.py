@@ -16,7 +16,7 @@ import echo
 import sdk
 import uvloop
 from failover import failovers
-from growth import grow
+from gigabytes import grow
 from harness import Row, calibration, repeat, report
 from wire import Wire, request_of
 

@@ -1,0 +1,3 @@
+from benchmarks.growth.command import main
+
+raise SystemExit(main())
