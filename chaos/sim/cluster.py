@@ -372,7 +372,12 @@ class SimCluster:
             return True
         world.run_due()
         for node in self._running:
-            if node.due(now):
+            # As ``node.due`` says; this is the innermost loop.
+            if node.touched:
+                node.plan()
+            if node.busy_until <= now and (
+                node.wake <= now or node.transport.inbox  # type: ignore[union-attr]
+            ):
                 self.turn(node)
         if self.run_ready is not None:
             self.run_ready()
