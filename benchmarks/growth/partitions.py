@@ -76,6 +76,11 @@ async def _compare(
         "records/s",
     )
     per_batch = [statistics.mean(burst.per_batch for burst in counted[load]) for load in (many, few)]
+    batches = [
+        statistics.median(burst.rate / burst.per_batch for burst in counted[load]) for load in (many, few)
+    ]
     found.figures["records_per_batch"] = {"ours": per_batch[0], "base": per_batch[1]}
+    found.figures["batches_per_second"] = {"ours": batches[0], "base": batches[1]}
     found.figures["partitions_used"] = {"ours": many.offsets.used, "base": few.offsets.used}
-    return replace(found, here=f"{found.here}; {per_batch[0]:,.0f} : {per_batch[1]:,.0f} records in a batch")
+    sizes = f"{per_batch[0]:,.0f} : {per_batch[1]:,.0f} records in a batch"
+    return replace(found, here=f"{found.here}; {sizes}, {batches[0]:,.0f} : {batches[1]:,.0f} batches/s")
