@@ -126,6 +126,11 @@ class Engine:
         if self._idle:
             self._transport.wake()
 
+    def somebody_waits(self) -> None:
+        """The sink's ``awaits`` has changed: what is applied is to become visible."""
+        if self._idle:
+            self._transport.wake()
+
     def repair(self, damage: DamagedRowError, token: object | None = None, deadline: float = 0.0) -> None:
         """Have a damaged row fetched from another node; what found it goes on meanwhile.
 
@@ -234,6 +239,8 @@ class Engine:
         if repair is not None and repair < due:
             due = repair
         if self._dirty_since is not None:
+            if self._sink.awaits(self.core.touched):
+                return now
             due = min(due, self._dirty_since + self._settings.apply_commit_delay)
         return max(due, now)
 
@@ -263,6 +270,8 @@ class Engine:
             due = requests.next_wakeup(now)
             if due is not None:
                 wait = max(0.0, min(wait, due - now))
+            if self._dirty_since is not None and self._sink.awaits(core.touched):
+                wait = 0.0
         arrived = self._transport.poll(wait)
         self._idle = False
 
@@ -303,7 +312,7 @@ class Engine:
                 or not settings.early_results
                 or requests.reads.confirmed
                 or ticked >= self._dirty_since + settings.apply_commit_delay
-                or (core.touched and self._sink.awaits(core.touched))
+                or self._sink.awaits(core.touched)
             ):
                 self._commit()
                 committed = True

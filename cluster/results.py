@@ -103,9 +103,10 @@ class ResultSink(Protocol):
         ...
 
     def awaits(self, touched: Iterable[tuple[int, int]]) -> bool:
-        """Whether somebody waits for what was appended to one of these partitions.
+        """Whether somebody waits for what has been applied: an index, or one of these partitions.
 
-        Called on the engine thread, of partitions whose news is not visible yet: if so, it
+        Called on the engine thread while something applied is not visible yet: if so, it
         becomes visible at once, at the price of a commit. Must not block and must not raise.
+        Whoever begins to wait calls ``Engine.somebody_waits`` after this can say so.
         """
         ...

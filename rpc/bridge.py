@@ -60,6 +60,8 @@ class EnginePort(Protocol):
 
     def read_barrier(self, token: object, deadline: float) -> None: ...
 
+    def somebody_waits(self) -> None: ...
+
     def repair(self, damage: DamagedRowError, token: object | None = None, deadline: float = 0.0) -> None: ...
 
 
@@ -131,10 +133,13 @@ class Watch:
             UnavailableError: the broker is stopping.
             InternalError: the engine has failed.
         """
-        self._bridge.check_open()
+        engine = self._bridge.check_open()
         if not self._touched:
             loop = asyncio.get_running_loop()
             self._waiter = loop.create_future()
+            progress = self._bridge.progress
+            if progress.applied_index > progress.visible_index:
+                engine.somebody_waits()
             timer = None if timeout is None else loop.call_later(timeout, self.wake)
             try:
                 await self._waiter
@@ -295,7 +300,7 @@ class EngineBridge:
         Raises:
             DeadlineExceededError: not within ``timeout`` seconds.
         """
-        self.check_open()
+        engine = self.check_open()
         if self._progress.visible_index >= index:
             return
         future: asyncio.Future[None] = self._loop.create_future()
@@ -303,6 +308,8 @@ class EngineBridge:
         if self._progress.visible_index >= index:
             # The engine got there since the look above, and saw nobody waiting.
             self._release_visible()
+        else:
+            engine.somebody_waits()
         try:
             async with asyncio.timeout(timeout):
                 await future
@@ -362,7 +369,9 @@ class EngineBridge:
     def awaits(self, touched: Iterable[PartitionKey]) -> bool:
         """``ResultSink``: called on the engine thread."""
         watchers, audience = self._watchers, self._audience
-        return any(key in watchers for key in touched) or (audience is not None and audience.reads(touched))
+        if self._visible_waiters or any(key in watchers for key in touched):
+            return True
+        return audience is not None and audience.reads(touched)
 
     def report(self, completed: Sequence[Completed], progress: Progress) -> None:
         """``deliver`` where there is no other thread."""

@@ -50,6 +50,10 @@ class _Asked:
         self._node.touched = True
         self._engine.read_barrier(token, deadline)
 
+    def somebody_waits(self) -> None:
+        self._node.touched = True
+        self._engine.somebody_waits()
+
     def repair(self, damage: DamagedRowError, token: object | None = None, deadline: float = 0.0) -> None:
         self._node.touched = True
         self._engine.repair(damage, token, deadline)

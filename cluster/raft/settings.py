@@ -29,7 +29,7 @@ class EngineSettings:
     commit_notice: float = 0.002
     #: Applied effects that nothing waits for are committed to the store at the
     #: latest after this long, so that one fsync serves them and the next append.
-    apply_commit_delay: float = 0.002
+    apply_commit_delay: float = 0.01
     #: A proposal waits this long for a leader to be known.
     leader_wait: float = 1.0
     #: A deposed leader waits this long to learn what became of its entries.

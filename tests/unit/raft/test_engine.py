@@ -174,7 +174,7 @@ def test_an_ack_that_changes_nothing_costs_no_tick() -> None:
 def test_what_somebody_waits_for_is_committed_at_once() -> None:
     """Otherwise what was applied goes with the next commit, or after ``apply_commit_delay``."""
 
-    def seen_after(awaited: bool) -> float:
+    def seen_after(awaited: bool, *, later: bool = False) -> float:
         sim = SimCluster(3, seed=6)
         leader = sim.elect()
         sim.settle()
@@ -182,9 +182,16 @@ def test_what_somebody_waits_for_is_committed_at_once() -> None:
         call = sim.publish(b"x")
         assert call.done is not None
         index, answered_at = call.done.index, sim.world.now
+        if later:
+            sim.run_for(0.001)
+            leader.awaits = lambda touched: True  # type: ignore[method-assign]
+            assert leader.engine is not None
+            leader.engine.somebody_waits()
+            leader.touched = True
         assert sim.run_until(lambda: leader.progress is not None and leader.progress.visible_index >= index)
         return sim.world.now - answered_at
 
     delay = EngineSettings().apply_commit_delay
     assert seen_after(awaited=False) >= delay / 2
     assert seen_after(awaited=True) < delay / 2
+    assert seen_after(awaited=False, later=True) < delay / 2
