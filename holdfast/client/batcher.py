@@ -35,6 +35,10 @@ _MAX_REQUEST_BYTES = 4 << 20
 #: What does not fit a message, whatever brokers are set to.
 _MAX_RECORD_BYTES = 60 << 20
 
+#: Batches are delivered whole: one of very many small records would be sent several times over to a
+#: consumer that takes them a thousand at a time.
+MAX_RECORDS = 4096
+
 _hash_key = xxhash.xxh64_intdigest
 
 
@@ -111,7 +115,12 @@ class Batcher(Settlement):
             raise _too_large(size - RECORD_OVERHEAD, topic)
         queue = topic.queues[_hash_key(key) % topic.partitions] if key and topic.partitions else topic.sticky
         parcel = queue.open
-        if parcel is None or parcel.size + size > self._batch_bytes or parcel.timeout != timeout:
+        if (
+            parcel is None
+            or parcel.size + size > self._batch_bytes
+            or len(parcel.values) >= MAX_RECORDS
+            or parcel.timeout != timeout
+        ):
             parcel = self._next_parcel(queue, size, timeout, keyed=bool(key))
         self.buffered += size
         parcel.size += size
@@ -142,7 +151,11 @@ class Batcher(Settlement):
                     queue = topic.sticky
         parcel = queue.open
         if parcel is not None:
-            if parcel.size + size <= self._batch_bytes and parcel.timeout == timeout:
+            if (
+                parcel.size + size <= self._batch_bytes
+                and len(parcel.values) < MAX_RECORDS
+                and parcel.timeout == timeout
+            ):
                 return parcel
             queue.close()
         parcel = queue.open = Parcel(queue, self._now(), timeout)
@@ -203,7 +216,7 @@ class Batcher(Settlement):
     def _step(self, values: Sequence[bytes]) -> int:
         """How many of these records make a batch."""
         average = sum(map(len, values)) // len(values) + RECORD_OVERHEAD
-        return max(1, self._batch_bytes // average)
+        return max(1, min(MAX_RECORDS, self._batch_bytes // average))
 
     def _take(
         self,

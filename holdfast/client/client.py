@@ -482,7 +482,7 @@ def connect(
     endpoints: str | Sequence[str],
     *,
     linger_ms: float = 3.0,
-    batch_bytes: int = 256 << 10,
+    batch_bytes: int = 1 << 20,
     max_in_flight: int = 5,
     max_buffered_bytes: int = 64 << 20,
     delivery_timeout: float = 30.0,

@@ -47,7 +47,7 @@ class ClientOptions:
             request of its topic is under way. A record that finds the
             topic idle leaves at once, together with all that were handed
             in during the same turn of the event loop.
-        batch_bytes: size at which a batch is closed; up to 4 MiB.
+        batch_bytes: size at which a batch is closed; up to 4 MiB. One of 4,096 records is closed in any case.
         max_in_flight: requests per topic under way at once, 1 to 8.
         max_buffered_bytes: bound on what was handed in and is not
             acknowledged; beyond it ``publish`` and ``send`` are refused
@@ -66,7 +66,7 @@ class ClientOptions:
     """
 
     linger_ms: float = 3.0
-    batch_bytes: int = 256 << 10
+    batch_bytes: int = 1 << 20
     max_in_flight: int = 5
     max_buffered_bytes: int = 64 << 20
     delivery_timeout: float = 30.0

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from holdfast.client.batcher import Batcher
+from holdfast.client.batcher import MAX_RECORDS, Batcher
 from holdfast.client.parcels import TopicQueue
 from holdfast.client.types import Ack
 from holdfast.errors import (
@@ -340,3 +340,19 @@ def test_only_the_record_that_is_too_large_fails(loop: asyncio.AbstractEventLoop
     world.check()
     failed = [value for value, future in world.published if future.exception() is not None]
     assert failed == [b"23" + POISON]
+
+
+async def test_a_batch_of_many_small_records_is_closed_by_their_number() -> None:
+    loop = asyncio.get_running_loop()
+    world = World(loop, in_flight=8, batch_bytes=4 << 20, partitions=1)
+    one_by_one, at_once = MAX_RECORDS + 1, 2 * MAX_RECORDS + 1
+    for _ in range(one_by_one):
+        world.publish(0)
+    values = [b"v"] * at_once
+    world.batcher.add_columns(world.topic, values, None, [0] * at_once, None, 30.0, loop.create_future)
+    counts = []
+    while (request := world.batcher.next_request(world.topic)) is not None:
+        counts += [parcel.count for parcel in request.parcels]
+    assert sum(counts) == one_by_one + at_once
+    assert max(counts) == MAX_RECORDS
+    assert sorted(counts) == [1, 1, MAX_RECORDS, MAX_RECORDS, MAX_RECORDS]
