@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from typing import TypedDict
 
+from holdfast.client.batcher import MAX_RECORDS
 from holdfast.client.options import ClientOptions
 from holdfast.records import decode_batch, encode_batch
 
@@ -20,7 +21,7 @@ class Coded(TypedDict):
 
 def code(size: int, seconds: float) -> Coded:
     """Batches of the size that the SDK closes them at, records of ``size`` bytes."""
-    count = max(1, ClientOptions().batch_bytes // (size + 64))
+    count = max(1, min(MAX_RECORDS, ClientOptions().batch_bytes // (size + 64)))
     values = [os.urandom(size) for _ in range(count)]
     times = [time.time_ns() // 1000] * count
 

@@ -345,9 +345,12 @@ def test_the_rhythm_counts_and_times_commits() -> None:
 
 
 def test_the_machine_is_told_in_lines() -> None:
-    lines = parts(_physical())
+    physical = _physical()
+    lines = parts(physical)
     assert lines[0] == "fdatasync of 4 KiB appended: 200 µs alone, 200 µs with three at once"
-    assert len(lines) == 17
+    assert sum(line.startswith("appends of") for line in lines) == len(physical.append)
+    assert all(lines)
+    assert len(set(lines)) == len(lines)
 
 
 def test_a_takeover_has_a_line_for_each_step() -> None:
