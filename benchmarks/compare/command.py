@@ -62,7 +62,7 @@ def available(wanted: Sequence[str] | None) -> tuple[dict[str, System], dict[str
             found = cluster_class(name)
             reason = found.missing()
         except ImportError as error:
-            missing[name] = f"{error}: see benchmarks/README.md"
+            missing[name] = f"{error}; .venv/bin/pip install -e '.[bench]' (benchmarks/README.md)"
             continue
         if reason is not None:
             missing[name] = reason
