@@ -281,9 +281,12 @@ class Oracle:
     def _lingers(self, node: SimNode, stale: tuple[int, float, str], now: float) -> None:
         term, since, by = stale
         assert node.engine is not None
-        if node.engine.core.term != term:
+        network = self._cluster.network
+        apart = not (network.passes(by, node.node_id) and network.passes(node.node_id, by))
+        if node.engine.core.term != term or apart:
+            # Apart: the answer may have been lost to a cut that came just after; the next one is noted again.
             del self._stale[node.node_id]
-        elif now - since > _TOLD_WITHIN and not self._cluster.network.troubled:
+        elif now - since > _TOLD_WITHIN and not network.troubled:
             del self._stale[node.node_id]
             self._violate(
                 "stale-leader-lingers",
