@@ -13,6 +13,7 @@ from pika.exceptions import AMQPError
 from pika.spec import Basic
 
 from benchmarks.peers import system
+from benchmarks.peers.confirms import settle
 from benchmarks.peers.rabbitmq_cluster import NODES, RabbitCluster
 from benchmarks.peers.system import Unsupported
 
@@ -130,24 +131,14 @@ class _Confirms:
         tags = [method.delivery_tag]
         if method.multiple:
             tags = [tag for tag in self._pending if tag <= method.delivery_tag]
-        for tag in tags:
-            self._resolve(self._pending.pop(tag))
+        settle([self._pending.pop(tag) for tag in tags], self.failure)
         self._moved.set()
 
     def _closed(self, _: Channel, reason: Exception) -> None:
         self.failure = reason
-        for confirmed in self._pending.values():
-            self._resolve(confirmed)
+        settle(self._pending.values(), self.failure)
         self._pending.clear()
         self._moved.set()
-
-    def _resolve(self, confirmed: asyncio.Future[None] | None) -> None:
-        if confirmed is None or confirmed.done():
-            return
-        if self.failure:
-            confirmed.set_exception(self.failure)
-        else:
-            confirmed.set_result(None)
 
 
 class QuorumClient(system.Client):

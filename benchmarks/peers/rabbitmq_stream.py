@@ -25,6 +25,7 @@ from rstream.schema import (
 )
 
 from benchmarks.peers import system
+from benchmarks.peers.confirms import settle
 from benchmarks.peers.rabbitmq_cluster import NODES, RabbitCluster
 
 #: What rstream reads from a socket at a time; its own 256 bytes cost it two thirds of its replay.
@@ -177,8 +178,7 @@ class _Publisher:
 
     def confirmed(self, frame: PublishConfirm) -> None:
         if frame.publisher_id == self._number:
-            for each in frame.publishing_ids:
-                self._resolve(self._pending.pop(each))
+            settle([self._pending.pop(each) for each in frame.publishing_ids], self.failure)
             self._moved.set()
 
     def refused(self, frame: PublishError) -> None:
@@ -188,18 +188,9 @@ class _Publisher:
     def broken(self, reason: Exception) -> None:
         """Nothing pending will be confirmed."""
         self.failure = self.failure or reason
-        for confirmed in self._pending.values():
-            self._resolve(confirmed)
+        settle(self._pending.values(), self.failure)
         self._pending.clear()
         self._moved.set()
-
-    def _resolve(self, confirmed: asyncio.Future[None] | None) -> None:
-        if confirmed is None or confirmed.done():
-            return
-        if self.failure:
-            confirmed.set_exception(self.failure)
-        else:
-            confirmed.set_result(None)
 
 
 class StreamClient(system.Client):
