@@ -87,8 +87,9 @@ class Transport(Protocol):
         """Queue a frame and try to write it at once; False when it was dropped."""
         ...
 
-    # A transport may also have ``send_append(node_id, frame, commands)``: the entries of the
-    # frame lack their commands, which go along without being copied into it.
+    def send_append(self, node_id: str, frame: peer_pb2.PeerFrame, commands: Sequence[bytes]) -> bool:
+        """As ``send``; the append's entries lack their ``commands``, which need not be copied into it."""
+        ...
 
     def backlog(self, node_id: str) -> int:
         """Bytes queued for the peer and not yet handed to the network."""

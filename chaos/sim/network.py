@@ -6,15 +6,18 @@ import random
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from holdfast.chaos.sim.world import NodeClock, World
 from holdfast.cluster.ports import PeerActive, PeerConnected, PeerDisconnected, PeerMessage, TransportEvent
+from holdfast.rpc.peer.append_wire import append_parts, open_append
 from holdfast.v1 import peer_pb2
 
 #: How often a receiver looks at a frame that is still coming in.
 _TRICKLE_SECONDS = 0.05
 
-#: Looks at every frame that is sent; returns the frame to carry, or None to lose it.
+#: Looks at every frame that is sent, which may lack the commands that travel beside it; returns
+#: the frame to carry, or None to lose it.
 Tap = Callable[[str, str, peer_pb2.PeerFrame], peer_pb2.PeerFrame | None]
 
 
@@ -32,6 +35,29 @@ _GHOSTLY = frozenset(
     }
 )
 _KEPT = 600
+
+
+class _Carried(NamedTuple):
+    """A frame on its way, as bytes: nodes share no objects.
+
+    Attributes:
+        apart: sent with its commands beside it, and so handed over, by the code that TCP's links use.
+    """
+
+    data: bytes
+    apart: bool
+
+    @classmethod
+    def of(cls, frame: peer_pb2.PeerFrame, commands: Sequence[bytes]) -> _Carried:
+        if commands:
+            return cls(b"".join(append_parts(frame, commands)), True)
+        return cls(frame.SerializeToString(), False)
+
+    def message(self, sender: str) -> PeerMessage:
+        opened = open_append(self.data) if self.apart else None
+        if opened is None:
+            return PeerMessage(sender, peer_pb2.PeerFrame.FromString(self.data))
+        return PeerMessage(sender, *opened)
 
 
 @dataclass
@@ -54,7 +80,7 @@ class _Link:
     last_arrival: float = 0.0
     latency: tuple[float, float] | None = None
     lane: str = ""
-    kept: deque[tuple[str, bytes]] = field(default_factory=lambda: deque(maxlen=_KEPT))
+    kept: deque[tuple[str, _Carried]] = field(default_factory=lambda: deque(maxlen=_KEPT))
 
 
 class SimNetwork:
@@ -150,23 +176,22 @@ class SimNetwork:
         The real transport fences a connection that was replaced; the engine must not
         depend on it. Returns how many.
         """
-        kept = [data for _, data in self._links[sender, receiver].kept]
+        kept = [carried for _, carried in self._links[sender, receiver].kept]
         first = rng.randrange(len(kept)) if kept else 0
         return self._deliver_again(sender, receiver, kept[first : first + frames])
 
     def echo(self, sender: str, receiver: str, kind: str, frames: int) -> int:
         """As ``haunt``, the latest frames of one kind. Returns how many."""
-        kept = [data for known, data in self._links[sender, receiver].kept if known == kind]
+        kept = [carried for known, carried in self._links[sender, receiver].kept if known == kind]
         return self._deliver_again(sender, receiver, kept[-frames:])
 
-    def _deliver_again(self, sender: str, receiver: str, frames: Sequence[bytes]) -> int:
+    def _deliver_again(self, sender: str, receiver: str, frames: Sequence[_Carried]) -> int:
         link = self._links[sender, receiver]
         # The first frame of a link says whose it is; the handshake sees to that one.
         if not link.up or not link.heard or receiver not in self._transports:
             return 0
-        for data in frames:
-            frame = peer_pb2.PeerFrame.FromString(data)
-            self._transports[receiver].push(PeerMessage(sender, frame))
+        for carried in frames:
+            self._transports[receiver].push(carried.message(sender))
         return len(frames)
 
     def passes(self, sender: str, receiver: str) -> bool:
@@ -239,31 +264,39 @@ class SimNetwork:
                 if two in self._transports:
                     self._transports[two].push(PeerDisconnected(one, refused))
 
-    def send(self, sender: str, receiver: str, frame: peer_pb2.PeerFrame, when: float) -> bool:
+    def send(
+        self,
+        sender: str,
+        receiver: str,
+        frame: peer_pb2.PeerFrame,
+        when: float,
+        commands: Sequence[bytes] = (),
+    ) -> bool:
+        """Put a frame on its way; ``commands``: of its append's entries, which lack theirs."""
         link = self._links.get((sender, receiver))
         if link is None or not link.up:
             return False
-        carried: peer_pb2.PeerFrame | None = frame
+        passed: peer_pb2.PeerFrame | None = frame
         for tap in self.taps:
-            if carried is None:
+            if passed is None:
                 return True
-            carried = tap(sender, receiver, carried)
-        if carried is None or link.silent or link.blocked:
+            passed = tap(sender, receiver, passed)
+        if passed is None or link.silent or link.blocked:
             return True
         rng = self._rng
         if self.loss and rng.random() < self.loss:
             return True
-        # As bytes: nodes share no objects.
-        data = carried.SerializeToString()
+        carried = _Carried.of(passed, commands)
+        size = len(carried.data)
         self.frames_sent += 1
-        self.bytes_sent += len(data)
-        if self.keep_frames and (kind := carried.WhichOneof("body")) in _GHOSTLY:
-            link.kept.append((kind, data))
+        self.bytes_sent += size
+        if self.keep_frames and (kind := passed.WhichOneof("body")) in _GHOSTLY:
+            link.kept.append((kind, carried))
         low, high = link.latency or self.latency
         start = max(when, link.last_arrival - high) if self.bandwidth else when
         arrival = start + low + (high - low) * rng.random()
         if self.bandwidth:
-            arrival += len(data) / self.bandwidth
+            arrival += size / self.bandwidth
         arrival = max(arrival, link.last_arrival)
         link.last_arrival = arrival
         epoch = link.epoch
@@ -271,14 +304,13 @@ class SimNetwork:
         def arrive() -> None:
             if link.epoch == epoch and not link.silent and receiver in self._transports:
                 link.heard = True
-                parsed = peer_pb2.PeerFrame.FromString(data)
-                self._transports[receiver].push(PeerMessage(sender, parsed))
+                self._transports[receiver].push(carried.message(sender))
 
         lane = link.lane
         self.world.at(arrival, arrive, lane)
         if self.bandwidth:
-            self._trickle(link, sender, receiver, arrival - len(data) / self.bandwidth, arrival)
-        if self.duplicate and carried.WhichOneof("body") in _GHOSTLY and rng.random() < self.duplicate:
+            self._trickle(link, sender, receiver, arrival - size / self.bandwidth, arrival)
+        if self.duplicate and passed.WhichOneof("body") in _GHOSTLY and rng.random() < self.duplicate:
             self.world.at(arrival + high * rng.random(), arrive, lane)
         return True
 
@@ -318,9 +350,13 @@ class SimTransport:
         return events
 
     def send(self, node_id: str, frame: peer_pb2.PeerFrame) -> bool:
+        return self.send_append(node_id, frame, ())
+
+    def send_append(self, node_id: str, frame: peer_pb2.PeerFrame, commands: Sequence[bytes]) -> bool:
         if self.closed:
             return False
-        return self.network.send(self.node_id, node_id, frame, self.network.world.now + self.clock.lag)
+        when = self.network.world.now + self.clock.lag
+        return self.network.send(self.node_id, node_id, frame, when, commands)
 
     def backlog(self, node_id: str) -> int:
         return 0

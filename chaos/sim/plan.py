@@ -105,7 +105,14 @@ _ALONE = (
 )
 
 #: Half as many heartbeats as a broker sends by itself: a simulated second costs less.
-_CALM = EngineSettings(heartbeat=0.1, election_min=0.5, election_max=1.0, leader_fallback=1.5)
+_CALM = EngineSettings(
+    heartbeat=0.1,
+    election_min=0.5,
+    election_max=1.0,
+    leader_fallback=1.5,
+    # What is published here is small: some of it has to go the way that large records do.
+    apart_bytes=150,
+)
 
 #: Bounds drawn tight, each in its own way, so that their edges are met.
 SETTINGS: tuple[EngineSettings, ...] = (

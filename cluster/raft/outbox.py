@@ -17,8 +17,6 @@ class Outbox:
 
     def __init__(self, transport: Transport, *, hold: bool = True) -> None:
         self._transport = transport
-        #: Of a transport that takes the commands of an append beside its frame.
-        self._send_append = getattr(transport, "send_append", None)
         self._hold = hold
         self._held: list[tuple[str, PeerFrame] | None] = []
         #: Node -> where its last success ack is held, and the index that it confirms.
@@ -28,14 +26,9 @@ class Outbox:
         """Now. False when the transport dropped it."""
         return self._transport.send(node_id, frame)
 
-    @property
-    def takes_commands(self) -> bool:
-        """Whether ``send_append`` is there for it."""
-        return self._send_append is not None
-
     def send_append(self, node_id: str, frame: PeerFrame, commands: Sequence[bytes]) -> bool:
         """An append whose entries lack their commands; now. False when the transport dropped it."""
-        return self._send_append is not None and bool(self._send_append(node_id, frame, commands))
+        return self._transport.send_append(node_id, frame, commands)
 
     def hold(self, node_id: str, frame: PeerFrame, *, ack: bool = False) -> None:
         """After the commit. ``ack``: a success ack, which may stand for earlier ones."""

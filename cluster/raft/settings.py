@@ -50,6 +50,8 @@ class EngineSettings:
     # -- replication
     message_bytes: int = 1 * MIB
     message_entries: int = 1024
+    #: Commands of this size together go beside their frame, which would copy them.
+    apart_bytes: int = 16 * KIB
     #: In flight to one follower.
     window_bytes: int = 8 * MIB
     window_messages: int = 256

@@ -17,10 +17,6 @@ if TYPE_CHECKING:
     from holdfast.cluster.raft.core import RaftCore
 
 
-#: Commands of this size together go beside their frame, which would copy them.
-_APART_BYTES = 16 << 10
-
-
 class _Made(NamedTuple):
     """A frame of entries for whoever is at the same index."""
 
@@ -132,7 +128,7 @@ class Shipper:
         settings = core.settings
         entries = core.journal.batch(first, last, settings.message_entries, settings.message_bytes)
         size = sum(len(entry[0].data) for entry in entries)
-        apart = size >= _APART_BYTES and core.outbox.takes_commands
+        apart = size >= settings.apart_bytes
         frame = core.envelope.append(
             core.term,
             prev_index=first - 1,

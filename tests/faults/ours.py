@@ -114,6 +114,12 @@ class HandTransport:
         self.sent.append((node_id, Frame.FromString(frame.SerializeToString())))
         return True
 
+    def send_append(self, node_id: str, frame: Frame, commands: Sequence[bytes]) -> bool:
+        whole = Frame.FromString(frame.SerializeToString())
+        for entry, command in zip(whole.append.entries, commands, strict=True):
+            entry.command = command
+        return self.send(node_id, whole)
+
     def backlog(self, node_id: str) -> int:
         return 0
 
