@@ -178,7 +178,7 @@ class Batcher(Settlement):
         """
         made: list[DoneFuture] = []
         if keys is None:
-            step = self._step(values)
+            step = self._fitting(_average(values))
             for at in range(0, len(values), step):
                 part = values[at : at + step]
                 queue = topic.sticky
@@ -198,7 +198,7 @@ class Batcher(Settlement):
             column[1].append(key)
             column[2].append(time_us)
         for number, (some_values, some_keys, some_times) in columns.items():
-            step = self._step(some_values)
+            step = self._fitting(_average(some_values))
             for at in range(0, len(some_values), step):
                 cut = slice(at, at + step)
                 self._take(
@@ -213,9 +213,14 @@ class Batcher(Settlement):
                 )
         return made
 
-    def _step(self, values: Sequence[bytes]) -> int:
-        """How many of these records make a batch."""
-        average = sum(map(len, values)) // len(values) + RECORD_OVERHEAD
+    def whole_batches(self, values: Sequence[bytes], size: int) -> int:
+        """How many of these records are about ``size`` bytes in whole batches, at least one of them."""
+        average = _average(values)
+        step = self._fitting(average)
+        return step * max(1, size // (step * average))
+
+    def _fitting(self, average: int) -> int:
+        """How many records of this size make a batch."""
         return max(1, min(MAX_RECORDS, self._batch_bytes // average))
 
     def _take(
@@ -395,6 +400,10 @@ class Batcher(Settlement):
     def _move_sticky(self, topic: TopicQueue) -> None:
         if topic.queues:
             topic.sticky = topic.queues[(topic.sticky.number + 1) % topic.partitions]
+
+
+def _average(values: Sequence[bytes]) -> int:
+    return sum(map(len, values)) // len(values) + RECORD_OVERHEAD
 
 
 def _too_large(size: int, topic: TopicQueue) -> RecordTooLargeError:

@@ -42,7 +42,7 @@ _STUCK_SECONDS = 15.0
 #: After a refusal, how long the answers to the other requests under way are waited for.
 _DRAIN_SECONDS = 0.25
 #: publish_many hands over this much at a time, so that others get their turn.
-_CHUNK_BYTES = 1 << 20
+_CHUNK_BYTES = 4 << 20
 logger = logging.getLogger(__name__)
 
 _STREAM_ERRORS = (grpc.aio.AioRpcError, grpc.aio.UsageError, asyncio.InvalidStateError)
@@ -166,7 +166,7 @@ class Producer:
         wait = self._timeout if timeout is None else timeout
         deadline = self._loop.time() + wait
         futures: list[DoneFuture] = []
-        step = max(1, _CHUNK_BYTES * len(values) // (sum(map(len, values)) + RECORD_OVERHEAD * len(values)))
+        step = self._batcher.whole_batches(values, min(_CHUNK_BYTES, self._batcher.max_buffered))
         queue = await self._topic(topic, deadline)
         for at in range(0, len(values), step):
             cut = slice(at, at + step)

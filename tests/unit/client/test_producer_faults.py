@@ -190,6 +190,16 @@ async def test_the_buffer_is_bounded() -> None:
         assert summary.count == 100
 
 
+@pytest.mark.parametrize(("size", "count", "full"), [(100, 60_000, 4096), (1024, 9_000, (1 << 20) // 1088)])
+async def test_many_records_make_whole_batches(size: int, count: int, full: int) -> None:
+    async with FakeCluster(1) as cluster, holdfast.connect(cluster.endpoints) as bus:
+        await bus.create_topic("t")
+        summary = await bus.publish_many("t", [bytes(size)] * count)
+        counts = [ack.count for ack in summary.acks]
+        assert counts[:-1] == [full] * (count // full)
+        assert sum(counts) == count
+
+
 @pytest.mark.parametrize(
     ("arguments", "options"),
     [
