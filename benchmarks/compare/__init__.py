@@ -40,5 +40,5 @@ cpu, written
     page cache for writing (``write_bytes``) during pipelined-100, per million records.
 memory
     The highest sum of anonymous memory (``RssAnon``) of all nodes, sampled five times a second during all
-    workloads, in MB. Mapped and cached files are not in it.
+    of the row's workloads, in MB. Mapped and cached files are not in it.
 """

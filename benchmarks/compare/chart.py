@@ -96,6 +96,7 @@ def _bars(document: Document, found: Mapping[tuple[str, str], Value], key: str) 
             found[name, key].value if (name, key) in found else None,
         )
         for name, system in document.systems.items()
+        if system.runs(FIGURES[key].workload)
     ]
 
 

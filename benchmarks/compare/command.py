@@ -67,7 +67,9 @@ def available(wanted: Sequence[str] | None) -> tuple[dict[str, System], dict[str
         if reason is not None:
             missing[name] = reason
         else:
-            systems[name] = System(found.title, found.durability, found.fsynced, found.version())
+            systems[name] = System(
+                found.title, found.durability, found.fsynced, found.version(), found.workloads
+            )
     return systems, missing
 
 

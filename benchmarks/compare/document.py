@@ -58,6 +58,11 @@ class System:
     durability: str
     fsynced: bool
     version: str
+    workloads: frozenset[str] | None = None
+
+    def runs(self, workload: str) -> bool:
+        """Whether the workload is for this row."""
+        return self.workloads is None or workload in self.workloads
 
     @property
     def row(self) -> str:
@@ -107,7 +112,8 @@ class Document:
 
     def write(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        text = json.dumps(asdict(self), indent=1, ensure_ascii=False, default=sorted)  # sets
+        path.write_text(text + "\n", encoding="utf-8")
 
     @staticmethod
     def read(path: Path) -> Document:

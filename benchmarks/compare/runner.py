@@ -44,6 +44,11 @@ class Plan:
     failovers: int
     directory: Path
 
+    def of(self, system: str) -> list[str]:
+        """The workloads that one system runs."""
+        its = cluster_class(system).workloads
+        return [name for name in self.workloads if its is None or name in its]
+
 
 def with_needed(names: Sequence[str]) -> list[str]:
     """The workloads and those they build on, in the order of the catalog."""
@@ -80,6 +85,8 @@ class Runner:
             for number in range(self.plan.rounds):
                 await asyncio.to_thread(self.between)
                 for system in rotated(self.plan.systems, number):
+                    if not self.plan.of(system):
+                        continue
                     await self._system(number, system)
                     self.done()
             await asyncio.to_thread(self.between)
@@ -129,7 +136,7 @@ class Runner:
 
     async def _workloads(self, number: int, cluster: Cluster, log: Path, reason: str | None) -> None:
         found: dict[str, Cell] = {}
-        for name in self.plan.workloads:
+        for name in self.plan.of(cluster.name):
             workload = WORKLOADS[name]
             if reason is not None:
                 found[name] = {"failed": reason, "unsupported": False}
@@ -181,7 +188,7 @@ class Runner:
             took.get((system, workload), any_took.get(workload, _GUESS_SECONDS))
             for number in range(self.plan.rounds)
             for system in self.plan.systems
-            for workload in self.plan.workloads
+            for workload in self.plan.of(system)
             if (number, system, workload) not in seen
         )
 

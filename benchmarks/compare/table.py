@@ -41,6 +41,8 @@ def _table(
     lines = [f"| | {' | '.join(heads)} |", f"|---|{'---:|' * len(figures)}"]
     notes: dict[str, str] = {}
     for name, system in document.systems.items():
+        if not any(system.runs(figure.workload) for figure in figures):
+            continue
         row = f"**{system.row}**" if name == OURS else system.row
         cells = [_cell(name, figure, found, why, notes) for figure in figures]
         lines.append(f"| {row} | {' | '.join(cells)} |")

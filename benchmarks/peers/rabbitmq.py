@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from benchmarks.peers.rabbitmq_quorum import QuorumClient, QuorumCluster
-from benchmarks.peers.rabbitmq_stream import StreamClient, StreamCluster
+from benchmarks.peers.rabbitmq_stream import StreamClient, StreamCluster, SubEntryClient, SubEntryCluster
 
-CLUSTERS = {"rabbitmq-quorum": QuorumCluster, "rabbitmq-stream": StreamCluster}
-CLIENTS = {"rabbitmq-quorum": QuorumClient, "rabbitmq-stream": StreamClient}
+CLUSTERS = {cluster.name: cluster for cluster in (QuorumCluster, StreamCluster, SubEntryCluster)}
+CLIENTS = {
+    "rabbitmq-quorum": QuorumClient,
+    "rabbitmq-stream": StreamClient,
+    "rabbitmq-stream-sub": SubEntryClient,
+}

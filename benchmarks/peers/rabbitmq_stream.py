@@ -4,39 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import struct
 from collections.abc import AsyncIterator, Coroutine, Sequence
-from itertools import chain
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from rstream import OffsetNotFound, OffsetType, ServerError
 from rstream import connection as rstream_connection
 from rstream.client import Client as Connection
 from rstream.exceptions import LeaderNotAvailable
-from rstream.schema import (
-    Deliver,
-    Message,
-    MetadataUpdate,
-    OffsetSpec,
-    Publish,
-    PublishConfirm,
-    PublishError,
-    PublishSubBatching,
-)
+from rstream.schema import Deliver, MetadataUpdate, OffsetSpec, PublishConfirm, PublishError
 
 from benchmarks.peers import system
-from benchmarks.peers.confirms import settle
 from benchmarks.peers.rabbitmq_cluster import NODES, RabbitCluster
+from benchmarks.peers.rabbitmq_publisher import FRAME_BYTES, FRAME_RECORDS, Publisher, SubEntryPublisher
 
 #: What rstream reads from a socket at a time; its own 256 bytes cost it two thirds of its replay.
 rstream_connection.CHUNK_SIZE = 256 << 10
 
-#: The most a frame may hold by both sides' defaults, and what this client puts into one.
+#: The most a frame may hold by both sides' defaults.
 _FRAME_MAX = 1 << 20
-_FRAME_RECORDS = 4000
-_FRAME_BYTES = 400_000
-#: Frames of sub-entries that are not confirmed yet at a time.
-_WINDOW = 16
 #: Chunks the broker may send ahead.
 _CREDIT = 50
 _STORE_EVERY = 10_000
@@ -44,10 +29,6 @@ _STORE_EVERY = 10_000
 _ANSWER_SECONDS = 1.0
 _PATIENCE_SECONDS = 10.0
 _RETRY_SECONDS = 0.01
-
-_LENGTH = struct.Struct(">I")
-#: Marks a sub-entry that is not compressed: the payloads are random.
-_PLAIN_SUB_ENTRY = 0x80
 
 T = TypeVar("T")
 
@@ -114,99 +95,43 @@ class StreamCluster(RabbitCluster):
         return await self._holds(_IN_SYNC)
 
 
-class _Publisher:
-    """A stream's publisher on a connection to its leader; what is not confirmed yet, by publishing id."""
+class SubEntryCluster(StreamCluster):
+    """The same nodes, for a client that publishes many records as one entry.
 
-    def __init__(self, connection: Connection, number: int) -> None:
-        self.connection = connection
-        self._number = number
-        self._id = 0
-        self._waiting: list[Message] = []
-        self._pending: dict[int, asyncio.Future[None] | None] = {}
-        self._moved = asyncio.Event()
-        self._sending: asyncio.Task[None] | None = None
-        self.failure: Exception | None = None
+    The clients' documentation (rstream's and the Java client's) offers sub-entries for throughput, at the
+    price of latency and of possible duplicates even with deduplication: to the broker the whole has one
+    publishing id and one confirmation. None of the clients makes any unless told to. Reading is measured
+    too, because what is stored has another format.
+    """
 
-    async def publish(self, payload: bytes) -> None:
-        """Returns when confirmed; goes out with whatever else is published in the same turn of the loop."""
-        if self.failure:
-            raise self.failure
-        self._id += 1
-        confirmed = asyncio.get_running_loop().create_future()
-        self._pending[self._id] = confirmed
-        self._waiting.append(Message(self._id, None, payload))
-        if self._sending is None:
-            self._sending = asyncio.create_task(self._send())
-        await confirmed
-
-    async def _send(self) -> None:
-        while self._waiting:
-            size = count = 0
-            for message in self._waiting:
-                size += len(message.data) + 12
-                if count and size > _FRAME_BYTES:
-                    break
-                count += 1
-            some = self._waiting[:count]
-            del self._waiting[:count]
-            await self.connection.send_publish_frame(Publish(self._number, some))
-        self._sending = None
-
-    async def publish_all(self, payloads: Sequence[bytes], times: int) -> None:
-        """In sub-entries: many records that the broker stores, and confirms, as one."""
-        per_frame = max(1, min(_FRAME_RECORDS, _FRAME_BYTES // max(map(len, payloads), default=1)))
-        for _ in range(times):
-            for start in range(0, len(payloads), per_frame):
-                some = payloads[start : start + per_frame]
-                lengths = map(_LENGTH.pack, map(len, some))
-                data = b"".join(chain.from_iterable(zip(lengths, some, strict=True)))
-                await self._at_most(_WINDOW - 1)
-                self._id += 1
-                self._pending[self._id] = None
-                frame = PublishSubBatching(
-                    self._number, 1, self._id, _PLAIN_SUB_ENTRY, len(some), len(data), len(data), data
-                )
-                await self.connection.send_frame(frame)
-        await self._at_most(0)
-
-    async def _at_most(self, pending: int) -> None:
-        while len(self._pending) > pending and not self.failure:
-            self._moved.clear()
-            await self._moved.wait()
-        if self.failure:
-            raise self.failure
-
-    def confirmed(self, frame: PublishConfirm) -> None:
-        if frame.publisher_id == self._number:
-            settle([self._pending.pop(each) for each in frame.publishing_ids], self.failure)
-            self._moved.set()
-
-    def refused(self, frame: PublishError) -> None:
-        if frame.publisher_id == self._number:
-            self.broken(ServerError(f"a record was refused: {frame.errors[0]}"))
-
-    def broken(self, reason: Exception) -> None:
-        """Nothing pending will be confirmed."""
-        self.failure = self.failure or reason
-        settle(self._pending.values(), self.failure)
-        self._pending.clear()
-        self._moved.set()
+    name = "rabbitmq-stream-sub"
+    title = f"RabbitMQ stream, sub-entries of {FRAME_BYTES // 1000} KB or {FRAME_RECORDS:,} records"
+    #: In the others every record is published alone, as in the row of plain entries.
+    workloads = frozenset(
+        {
+            *("pipelined-100", "pipelined-1k", "pipelined-10k", "mixed", "latency-half"),
+            *("replay-100", "replay-1k", "group"),
+        }
+    )
 
 
 class StreamClient(system.Client):
     """rstream 1.1, used at the level of its connection and its frames, below ``Producer`` and ``Consumer``: a
     chunk is handled at a time instead of a callback per record, and what is to be sent leaves at once.
 
-    Bulk publishing uses sub-entries without compression (documented for the highest throughput; seven times
-    that of plain batches); single records go out in batches of what is published at the same time, as plain
-    entries. Publishers connect to the leader, readers to a replica, as documented.
+    Every record is an entry of its own, as rstream's ``send_batch`` has it ("the fastest publishing method"),
+    and is confirmed by its own id; single records go out in batches of what is published at the same time.
+    Publishers connect to the leader, readers to a replica, as documented.
     """
+
+    #: How a topic's publisher sends many records.
+    publisher: ClassVar[type[Publisher]] = Publisher
 
     def __init__(self, addresses: Sequence[str]) -> None:
         super().__init__(addresses)
         self._connections: dict[tuple[str, int], Connection] = {}
         self._ends: dict[Connection, asyncio.Future[None]] = {}
-        self._publishers: dict[str, _Publisher] = {}
+        self._publishers: dict[str, Publisher] = {}
         self._subscriptions = 0
         self._numbers = 0
         self._declaring = asyncio.Lock()
@@ -296,7 +221,7 @@ class StreamClient(system.Client):
         await (await self._any()).create_stream(topic, {"initial-cluster-size": NODES})
         await self._publisher(topic)
 
-    async def _publisher(self, topic: str) -> _Publisher:
+    async def _publisher(self, topic: str) -> Publisher:
         found = self._publishers.get(topic)
         if found is not None and found.failure is None:
             return found
@@ -309,7 +234,7 @@ class StreamClient(system.Client):
             async with self._connecting:
                 connection = await self._to(leader.host, leader.port)
             self._numbers = (self._numbers + 1) % 256
-            made = _Publisher(connection, self._numbers)
+            made = self.publisher(connection, self._numbers)
             connection.add_handler(PublishConfirm, made.confirmed, str(self._numbers))
             connection.add_handler(PublishError, made.refused, str(self._numbers))
             await self._answer(connection, connection.declare_publisher(topic, None, self._numbers))
@@ -409,3 +334,9 @@ class StreamClient(system.Client):
             await connection.stop_queue_listener_task(number)
             if connection.is_connection_alive():
                 await connection.unsubscribe(number)
+
+
+class SubEntryClient(StreamClient):
+    """The same with ``publish_all`` in sub-entries, without compression."""
+
+    publisher = SubEntryPublisher

@@ -25,6 +25,8 @@ class Cluster(ABC):
     durability: ClassVar[str]
     #: Whether an acknowledged record has been fsynced by a majority.
     fsynced: ClassVar[bool]
+    #: The workloads to run; None: all. For a row whose client does as another row's in the others.
+    workloads: ClassVar[frozenset[str] | None] = None
 
     def __init__(self, directory: Path) -> None:
         """``directory`` is empty and on the disk to be measured; data, configuration and logs go there."""

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.compare import command, worker
+from benchmarks.compare import command, runner, worker
 from benchmarks.compare.runner import rotated, with_needed
 from benchmarks.compare.workloads import WORKLOADS
-from benchmarks.compare.workloads.context import one_line
+from benchmarks.compare.workloads.context import Parameters, one_line
 from benchmarks.peers import catalog, holdfast
 from benchmarks.peers.system import Client, Cluster, Unsupported
 
@@ -104,6 +104,26 @@ def test_every_round_begins_with_another_system() -> None:
         ["c", "a", "b"],
         ["a", "b", "c"],
     ]
+
+
+def test_a_row_runs_what_is_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    class Part(holdfast.Cluster):
+        workloads = frozenset({"pipelined-1k", "replay-1k"})
+
+    monkeypatch.setattr(runner, "cluster_class", {"all": holdfast.Cluster, "part": Part}.__getitem__)
+    plan = runner.Plan(["all", "part"], ["sequential", "pipelined-1k"], 1, Parameters(), 1, tmp_path)
+    assert plan.of("all") == ["sequential", "pipelined-1k"]
+    assert plan.of("part") == ["pipelined-1k"]
+
+
+def test_the_workloads_of_a_row_are_there_with_those_they_need() -> None:
+    for name in catalog.SYSTEMS:
+        try:
+            its = catalog.cluster_class(name).workloads
+        except ImportError:
+            continue
+        if its is not None:
+            assert set(with_needed(list(its))) == its <= set(WORKLOADS)
 
 
 def test_every_system_has_a_label_for_the_chart() -> None:

@@ -46,6 +46,36 @@ def test_without_holdfast_there_are_no_ratios() -> None:
     assert "| **Holdfast — fsynced on a majority** | - |" in lines
 
 
+def test_a_row_of_some_workloads_stands_in_their_tables_only(tmp_path: Path) -> None:
+    run = document(
+        (0, "nats", "pipelined-100", cell(rate=5.0, records=1)),
+        (0, "etcd", "sequential", cell(p50=1.0, p99=2.0)),
+    )
+    run.systems["nats"] = replace(run.systems["nats"], workloads=frozenset({"pipelined-100"}))
+    heads = [line for line in tables(run) if line.startswith(("###", "| NATS"))]
+    assert heads == [
+        "### Pipelined publish, 100 B, 1 KiB and 10 KiB",
+        "| NATS <R3> — no fsync | 5.00 |",
+        "### Publish one after another, 100 B",
+        *heads[3:],
+    ]
+    assert chart(run).count("NATS") == 1
+    run.write(tmp_path / "run.json")
+    assert Document.read(tmp_path / "run.json") == run
+
+
+@pytest.mark.parametrize("peer", ["rabbitmq-stream", "rabbitmq-stream-sub"])
+def test_goals_of_the_stream_are_judged_against_both_ways_to_publish(peer: str) -> None:
+    run = document(
+        (0, "holdfast", "pipelined-100", cell(rate=10.0, records=1)),
+        (0, peer, "pipelined-100", cell(rate=5.0, records=1)),
+    )
+    run.systems[peer] = replace(run.systems["nats"])
+    met = [line for line in goals(run) if "pipelined publish, 100 B" in line and "| met |" in line]
+    assert len(met) == 1
+    assert ("sub-entries" in met[0]) == peer.endswith("sub")
+
+
 def test_rounds_that_differ_are_told() -> None:
     cells = [(i, "nats", "pipelined-100", cell(rate=r, records=1)) for i, r in enumerate((9.0, 10.0, 12.0))]
     assert "Rounds differ by at most 30% of the median (NATS <R3>, 100 B).  " in tables(
