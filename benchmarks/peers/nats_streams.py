@@ -16,8 +16,8 @@ from nats.aio.subscription import Subscription
 
 #: Messages between two acknowledgements of a fast batch: the most the server agrees to.
 _FLOW = 500
-#: Acknowledgements that may be outstanding: 10,000 messages are as far ahead as other clients here may be. The
-#: protocol's description advises three at most; that was slower in each of five pairs (100 B: 10 to 24 %).
+#: Acknowledgements that may be outstanding: 10,000 messages, about as far ahead as other clients here may be.
+#: The protocol's description advises three at most; it was slower in each of five pairs (100 B: 10 to 24 %).
 _OUTSTANDING = 20
 #: Unacknowledged messages where each is acknowledged: what ``publish_async`` has as its default; and those
 #: handed to the connection before the event loop gets a turn.

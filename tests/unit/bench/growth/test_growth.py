@@ -8,23 +8,13 @@ from pathlib import Path
 import pytest
 
 import holdfast
-from benchmarks.compare.document import Machine
 from benchmarks.growth import command, report, scale, silence
 from benchmarks.growth.bursts import Burst, Load
 from benchmarks.growth.findings import at_most, no_longer_than, not_measured, share, table
 from benchmarks.growth.offsets import Offsets
 from holdfast import BatchAck
 
-_MACHINE = Machine(
-    cores=2,
-    load=0.1,
-    sync_ms=0.2,
-    sync_megabytes=600.0,
-    echo_ms=0.4,
-    stream_megabytes=1000.0,
-    python="3.11",
-    kernel="6.1",
-)
+from ..machine import MACHINE
 
 
 def _ack(partition: int, offset: int, count: int) -> BatchAck:
@@ -203,8 +193,8 @@ def test_the_readme_has_the_markers() -> None:
 
 def test_every_figure_is_kept(tmp_path: Path) -> None:
     found = [share("one", 0.9, [1.0, 3.0], [1.0, 2.0], "MB/s")]
-    report.write_json(tmp_path / "growth.json", _MACHINE, 12.34, found)
+    report.write_json(tmp_path / "growth.json", MACHINE, 12.34, found)
     kept = json.loads((tmp_path / "growth.json").read_text())
     assert kept["took"] == 12.3
     assert kept["findings"][0]["figures"]["ours"] == [1.0, 3.0]
-    assert "2 cores" in report.text(_MACHINE, found)
+    assert "2 cores" in report.text(MACHINE, found)

@@ -14,7 +14,8 @@ from benchmarks.compare.goals import GOALS, goals
 from benchmarks.compare.report import BEGIN, END, embedded, report
 from benchmarks.compare.table import number, ratio, tables
 
-from .runs import MACHINE, cell, document, failed
+from ..machine import MACHINE
+from .runs import cell, document, failed
 
 _README = Path("README.md")
 _SVG = "{http://www.w3.org/2000/svg}"

@@ -4,18 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmarks.compare.document import Document, Machine, Result, System
+from benchmarks.compare.document import Document, Result, System
 
-MACHINE = Machine(
-    cores=2,
-    load=0.1,
-    sync_ms=0.2,
-    sync_megabytes=600.0,
-    echo_ms=0.4,
-    stream_megabytes=1000.0,
-    python="3.11",
-    kernel="6.1",
-)
+from ..machine import MACHINE
+
 SYSTEMS = {
     "holdfast": System("Holdfast", "fsynced on a majority", True, "0.1"),
     "nats": System("NATS <R3>", "no fsync", False, "2"),
