@@ -1,7 +1,8 @@
 """The engine: consensus, log, state machine and store, one turn at a time on one thread.
 
 A turn takes everything that waits: frames of peers, proposals, timers. It ends
-with at most one commit (fsync) of the store; acks and votes leave after it.
+with at most one fsync of the store; acks and votes leave after it. The store is
+committed, so that readers see what was applied, when one is about to look.
 """
 
 from __future__ import annotations
@@ -149,6 +150,11 @@ class Engine:
             self._transport.wake()
 
     @property
+    def applied_index(self) -> int:
+        """The last log entry applied, visible to readers or not yet; from any thread."""
+        return self.core.applied_index
+
+    @property
     def repairs(self) -> RepairCounters:
         """Damage found and repaired since the start."""
         return self.core.repair.counters
@@ -239,9 +245,9 @@ class Engine:
         if repair is not None and repair < due:
             due = repair
         if self._dirty_since is not None:
-            if self._sink.awaits(self.core.touched):
+            if self._somebody_reads():
                 return now
-            due = min(due, self._dirty_since + self._settings.apply_commit_delay)
+            due = min(due, self._dirty_since + self._settings.visible_delay)
         return max(due, now)
 
     def turn(self, timeout: float) -> None:
@@ -270,7 +276,7 @@ class Engine:
             due = requests.next_wakeup(now)
             if due is not None:
                 wait = max(0.0, min(wait, due - now))
-            if self._dirty_since is not None and self._sink.awaits(core.touched):
+            if self._dirty_since is not None and self._somebody_reads():
                 wait = 0.0
         arrived = self._transport.poll(wait)
         self._idle = False
@@ -286,13 +292,13 @@ class Engine:
         core.stirred = False
         requests.sweep(began)
         store, journal, settings = self._store, core.journal, self._settings
-        committed = False
+        flushed = committed = False
         commit_s = 0.0
         if journal.needs_commit and not core.leading:
             # The leader waits for the ack; nobody waits for what is applied here.
             before = clock()
-            self._commit()
-            committed = True
+            committed = self._persist()
+            flushed = True
             core.outbox.release(core.term)
             commit_s = clock() - before
         core.tick()
@@ -308,24 +314,26 @@ class Engine:
             if self._dirty_since is None:
                 self._dirty_since = began
             if (
-                journal.needs_commit
-                or not settings.early_results
-                or requests.reads.confirmed
-                or ticked >= self._dirty_since + settings.apply_commit_delay
-                or self._sink.awaits(core.touched)
+                not settings.early_results
+                or ticked >= self._dirty_since + settings.visible_delay
+                or self._somebody_reads()
             ):
                 self._commit()
-                committed = True
+                flushed = committed = True
+                commit_s += clock() - ticked
+            elif journal.needs_commit:
+                committed = self._persist()
+                flushed = True
                 commit_s += clock() - ticked
         else:
             # Nothing to write, or an installed snapshot brought its own commit.
             self._dirty_since = None
             self._visible = journal.applied_index
         core.outbox.release(core.term)
-        if committed and core.leading and not core.followers:
+        if flushed and core.leading and not core.followers:
             self._again = core.commit_index < journal.durable_index
         self._report(completed=requests)
-        if self._emit is not None and (arrived or committed or requests.appended_ops or core.applied_ops):
+        if self._emit is not None and (arrived or flushed or requests.appended_ops or core.applied_ops):
             self._emit(
                 events.TurnCompleted(
                     self._frames,
@@ -334,7 +342,8 @@ class Engine:
                     requests.appended_bytes,
                     core.applied_entries,
                     core.applied_ops,
-                    committed,
+                    flushed,
+                    flushed and not committed,
                     tick_s,
                     core.apply_s,
                     commit_s,
@@ -345,10 +354,23 @@ class Engine:
         core.applied_ops = core.applied_entries = 0
         core.apply_s = 0.0
 
+    def _somebody_reads(self) -> bool:
+        """Whether somebody waits to read what was applied."""
+        core = self.core
+        return bool(self._requests.reads.confirmed) or core.repair.awaits or self._sink.awaits(core.touched)
+
     def _commit(self) -> None:
         self.core.commit_store()
         self._dirty_since = None
         self._visible = self.core.journal.applied_index
+
+    def _persist(self) -> bool:
+        """Durable is enough for what is held to leave; True when readers see it, too."""
+        shown = self.core.persist_store()
+        if shown:
+            self._dirty_since = None
+            self._visible = self.core.journal.applied_index
+        return shown
 
     def _report(self, completed: Requests) -> None:
         """Tell what is visible now, and whatever ended since."""

@@ -20,10 +20,11 @@ class TurnCompleted:
     appended_bytes: int
     applied_entries: int
     applied_ops: int
-    committed: bool
+    flushed: bool
+    ahead: bool  # flushed to the write-ahead log alone
     tick_s: float  # receiving, append, apply and shipping
     apply_s: float
-    commit_s: float  # the fsync
+    commit_s: float  # the flush
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,6 +62,9 @@ class EnginePort(Protocol):
 
     def somebody_waits(self) -> None: ...
 
+    @property
+    def applied_index(self) -> int: ...
+
     def repair(self, damage: DamagedRowError, token: object | None = None, deadline: float = 0.0) -> None: ...
 
 
@@ -137,8 +140,7 @@ class Watch:
         if not self._touched:
             loop = asyncio.get_running_loop()
             self._waiter = loop.create_future()
-            progress = self._bridge.progress
-            if progress.applied_index > progress.visible_index:
+            if engine.applied_index > self._bridge.progress.visible_index:
                 engine.somebody_waits()
             timer = None if timeout is None else loop.call_later(timeout, self.wake)
             try:
@@ -319,15 +321,15 @@ class EngineBridge:
             ) from None
 
     async def settle(self, timeout: float) -> None:
-        """Return when everything this node has answered with success is visible in its store.
+        """Return when everything this node has applied, or answered with success, is visible in its store.
 
-        The engine may answer a publish a moment before its effects can be read
-        here; a read that starts with this sees what its caller was told.
+        The engine answers a publish before its effects can be read here, and shows what nobody
+        asks for late; a read that starts with this sees what its caller was told.
 
         Raises:
             DeadlineExceededError: not within ``timeout`` seconds.
         """
-        await self.wait_applied(self._answered_index, timeout)
+        await self.wait_applied(max(self._answered_index, self.check_open().applied_index), timeout)
 
     def watch(self, keys: Iterable[PartitionKey] = ()) -> Watch:
         """Wake-ups when the given partitions change (appended to, trimmed or dropped)."""

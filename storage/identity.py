@@ -12,10 +12,11 @@ from holdfast.storage.port import Reader, Table, Writer
 
 #: The layout of every table. Raised when an older program could not read what
 #: a newer one writes. 2: small rows carry a seal (``seal.py``), index rows a hash of their batch.
-FORMAT_VERSION = 2
-#: Migrated when it is opened.
+#: 3: what was acknowledged last may be in the write-ahead log alone (``write_ahead.py``).
+FORMAT_VERSION = 3
+#: Migrated when they are opened.
 _BEFORE_SEALS = 1
-
+_BEFORE_WRITING_AHEAD = 2
 
 #: Kept on the disk beyond the data: many commits without records.
 AHEAD_BYTES = 16 << 20
@@ -155,10 +156,18 @@ def _begin(directory: DataDirectory, cluster_id: str, node_id: str, map_size: in
 
 
 def _migrate(store: LmdbStore, cluster_id: str, node_id: str, where: str) -> None:
-    """Bring format 1 to format 2, in one transaction: a crash leaves the one or the other."""
+    """Bring an older format to the present one, in one transaction: a crash leaves the one or the other."""
     version = store.stored(Table.META, _FORMAT)
-    if version is None or len(version) != _U32.size:
-        return  # not set up, or sealed: checked when it is read
+    if version is None:
+        return  # not set up: said when it is read
+    if len(version) != _U32.size:
+        with store.read() as r:
+            sealed = read_identity(r)
+        if sealed is not None and sealed[0] == _BEFORE_WRITING_AHEAD:
+            _check((FORMAT_VERSION, *sealed[1:]), cluster_id, node_id, where)
+            store.writer().put(Table.META, _FORMAT, _U32.pack(FORMAT_VERSION))
+            store.commit()
+        return
     cluster = store.stored(Table.META, _CLUSTER) or b""
     node = store.stored(Table.META, _NODE) or b""
     found = _U32.unpack(version)[0]

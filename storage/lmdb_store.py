@@ -1,181 +1,31 @@
 """The store port on LMDB: what brokers run.
 
 One thread writes: everything of an engine turn goes into one transaction with
-one fsync. Any thread reads: a read is a snapshot, and what it returns is
-copied, because LMDB's buffers die with the transaction.
+one fsync (``lmdb_write``). Any thread reads: a read is a snapshot, and what it
+returns is copied, because LMDB's buffers die with the transaction (``lmdb_view``).
 """
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NoReturn
+from typing import Any
 
 import lmdb
 
-from holdfast.errors import ClosedError, StorageError, StorageFullError, UnavailableError
-from holdfast.storage.damage import START_OVER, damaged_row
-from holdfast.storage.environment import Database, Environment
-from holdfast.storage.port import MAX_KEY_BYTES, Reader, Staged, Table, Usage, Writer
-from holdfast.storage.seal import SEAL_BYTES, SEED, seal, unsealed
+from holdfast.errors import ClosedError, StorageError, UnavailableError
+from holdfast.storage.environment import Environment
+from holdfast.storage.lmdb_view import UNSEALED, View
+from holdfast.storage.lmdb_write import WriteSide
+from holdfast.storage.port import Staged, Table, Usage, Writer
 
 logger = logging.getLogger(__name__)
 
 #: Address space, not disk or memory; set once, because it cannot grow under readers.
 DEFAULT_MAP_SIZE = 1 << 40
-
-_NO_SPACE = frozenset((errno.ENOSPC, errno.EDQUOT))
-
-
-def _is_full(error: lmdb.Error) -> bool:
-    return isinstance(error, lmdb.MapFullError) or getattr(error, "code", None) in _NO_SPACE
-
-
-def _over(*_: object) -> NoReturn:
-    raise ClosedError("this read is over; begin another one")
-
-
-#: Its rows carry a CRC of their own, because they are read in slices.
-_UNSEALED = Table.JOURNAL
-
-_SEALED_AT_ONCE = 10_000
-
-#: Both meta pages and the main table's.
-_FIXED_PAGES = 3
-
-
-class _View(Reader):
-    """Reading, common to snapshots and the writer."""
-
-    __slots__ = ("_cursor", "_dbs", "_get", "_stat")
-
-    def __init__(self, txn: Any, dbs: dict[Table, Database]) -> None:
-        # `txn` hands out memoryviews (buffers=True), so that a slice of a large
-        # value copies that slice only. None of them leaves this class.
-        self._dbs = dbs
-        self._get = txn.get
-        self._cursor = txn.cursor
-        self._stat = txn.stat
-
-    def let_go(self) -> None:
-        """The transaction is over: hold on to nothing of it."""
-        self._get = self._cursor = self._stat = _over
-
-    def get(self, table: Table, key: bytes) -> bytes | None:
-        try:
-            value = self._get(key, None, self._dbs[table])
-        except lmdb.BadValsizeError:
-            return None  # no such key can have been written
-        except lmdb.Error as error:
-            raise _read_error(table, error) from error
-        if value is None:
-            return None
-        stored = bytes(value)
-        if table is _UNSEALED:
-            return stored
-        # As ``unsealed``, without the call: apply reads often.
-        content = stored[:-SEAL_BYTES]
-        if seal(key + content, SEED[table]) != stored[-SEAL_BYTES:]:
-            raise damaged_row(table, key)
-        return content
-
-    def get_slice(self, table: Table, key: bytes, start: int, length: int) -> bytes | None:
-        if table is not _UNSEALED:
-            whole = self.get(table, key)
-            return None if whole is None else whole[start : start + length]
-        try:
-            value = self._get(key, None, self._dbs[table])
-        except lmdb.BadValsizeError:
-            return None  # no such key can have been written
-        except lmdb.Error as error:
-            raise _read_error(table, error) from error
-        return None if value is None else bytes(value[start : start + length])
-
-    def raw(self, table: Table, key: bytes) -> bytes | None:
-        """The row as it lies there."""
-        try:
-            value = self._get(key, None, self._dbs[table])
-        except lmdb.Error as error:
-            raise _read_error(table, error) from error
-        return None if value is None else bytes(value)
-
-    def scan(
-        self, table: Table, start: bytes = b"", stop: bytes | None = None, *, reverse: bool = False
-    ) -> Iterator[tuple[bytes, bytes]]:
-        try:
-            cursor = self._placed(table, start, stop, reverse)
-            if cursor is None:
-                return
-            rows = cursor.iterprev() if reverse else cursor.iternext()
-            for view, value in rows:
-                key = bytes(view)
-                if key < start if reverse else stop is not None and key >= stop:
-                    return
-                yield key, bytes(value) if table is _UNSEALED else unsealed(table, key, bytes(value))
-        except lmdb.Error as error:
-            raise _read_error(table, error) from error
-
-    def scan_keys(
-        self, table: Table, start: bytes = b"", stop: bytes | None = None, *, reverse: bool = False
-    ) -> Iterator[bytes]:
-        try:
-            cursor = self._placed(table, start, stop, reverse)
-            if cursor is None:
-                return
-            rows = cursor.iterprev(values=False) if reverse else cursor.iternext(values=False)
-            for view in rows:
-                key = bytes(view)
-                if key < start if reverse else stop is not None and key >= stop:
-                    return
-                yield key
-        except lmdb.Error as error:
-            raise _read_error(table, error) from error
-
-    def floor(self, table: Table, key: bytes) -> tuple[bytes, bytes] | None:
-        try:
-            cursor = self._cursor(self._dbs[table])
-            above = cursor.set_range(key)
-            found = (cursor.key() == key or cursor.prev()) if above else cursor.last()
-            if not found:
-                return None
-            at, value = bytes(cursor.key()), bytes(cursor.value())
-        except lmdb.Error as error:
-            raise _read_error(table, error) from error
-        return at, value if table is _UNSEALED else unsealed(table, at, value)
-
-    def count(self, table: Table) -> int:
-        try:
-            entries: int = self._stat(self._dbs[table])["entries"]
-        except lmdb.Error as error:
-            raise _read_error(table, error) from error
-        return entries
-
-    def last_key(self, table: Table) -> bytes | None:
-        try:
-            cursor = self._cursor(self._dbs[table])
-            return bytes(cursor.key()) if cursor.last() else None
-        except lmdb.Error as error:
-            raise _read_error(table, error) from error
-
-    def _placed(self, table: Table, start: bytes, stop: bytes | None, reverse: bool) -> Any | None:
-        """A cursor on the first row of a scan, or None when there is none."""
-        cursor = self._cursor(self._dbs[table])
-        if not reverse:
-            found = cursor.set_range(start) if start else cursor.first()
-        elif stop is not None and cursor.set_range(stop):
-            found = cursor.prev()
-        else:
-            found = cursor.last()
-        return cursor if found else None
-
-
-def _read_error(table: Table, error: lmdb.Error) -> StorageError:
-    return StorageError(f"reading table {table.value} failed: {error}; {START_OVER}")
 
 
 class _Snapshot:
@@ -187,16 +37,16 @@ class _Snapshot:
         self._store = store
         self._environment: Environment | None = None
         self._txn: Any = None
-        self._view: _View | None = None
+        self._view: View | None = None
 
-    def __enter__(self) -> _View:
+    def __enter__(self) -> View:
         self._environment = environment = self._store._enter()
         try:
             self._txn = txn = environment.env.begin(buffers=True)
         except lmdb.Error as error:
             environment.leave()
             raise StorageError(f"cannot begin a read: {error}") from error
-        self._view = view = _View(txn, environment.dbs)
+        self._view = view = View(txn, environment.dbs)
         return view
 
     def __exit__(
@@ -210,179 +60,6 @@ class _Snapshot:
         self._view.let_go()
         self._txn = None
         self._environment.leave()
-
-
-class _LmdbWriter(_View, Writer):
-    __slots__ = ("_delete", "_put", "changed", "failed", "txn")
-
-    def __init__(self, environment: Environment) -> None:
-        try:
-            self.txn: Any = environment.env.begin(write=True, buffers=True)
-        except lmdb.Error as error:
-            raise StorageError(f"cannot begin a write transaction: {error}") from error
-        super().__init__(self.txn, environment.dbs)
-        self._put = self.txn.put
-        self._delete = self.txn.delete
-        self.changed = False
-        self.failed: str | None = None
-
-    def put(self, table: Table, key: bytes, value: bytes) -> None:
-        self.changed = True
-        if table is not _UNSEALED:
-            value += seal(key + value, SEED[table])
-        try:
-            self._put(key, value, True, True, False, self._dbs[table])
-        except lmdb.Error as error:
-            self._fail(table, key, error)
-
-    def append(self, table: Table, key: bytes, value: bytes) -> None:
-        self.changed = True
-        if table is not _UNSEALED:
-            value += seal(key + value, SEED[table])
-        try:
-            placed = self._put(key, value, True, True, True, self._dbs[table])
-        except lmdb.Error as error:
-            self._fail(table, key, error)
-        if not placed:  # LMDB does not raise on a key out of order
-            self.failed = "append out of order"
-            raise StorageError(f"append out of order to table {table.value}: key {key.hex()}")
-
-    def delete(self, table: Table, key: bytes) -> bool:
-        try:
-            gone: bool = self._delete(key, b"", self._dbs[table])
-        except lmdb.Error as error:
-            self._fail(table, key, error)
-        if gone:
-            self.changed = True
-        return gone
-
-    def _fail(self, table: Table, key: bytes, error: lmdb.Error) -> NoReturn:
-        self.failed = str(error)
-        if _is_full(error):
-            raise StorageFullError(f"no room to write table {table.value}: {error}") from error
-        if not 0 < len(key) <= MAX_KEY_BYTES:
-            raise StorageError(
-                f"key of {len(key)} bytes in table {table.value}; 1 to {MAX_KEY_BYTES} allowed"
-            ) from error
-        raise StorageError(f"writing table {table.value} failed: {error}") from error
-
-    def seal_rows(self, table: Table) -> None:
-        """Give the rows of a table written before there were seals theirs."""
-        db = self._dbs[table]
-        last: bytes | None = None
-        while True:
-            rows: list[tuple[bytes, bytes]] = []
-            try:
-                cursor = self._cursor(db)
-                found = cursor.first() if last is None else cursor.set_range(last + b"\x00")
-                while found and len(rows) < _SEALED_AT_ONCE:
-                    rows.append((bytes(cursor.key()), bytes(cursor.value())))
-                    found = cursor.next()
-            except lmdb.Error as error:
-                raise _read_error(table, error) from error
-            if not rows:
-                return
-            for key, value in rows:
-                self.put(table, key, value)
-            last = rows[-1][0]
-
-
-def _used_pages(environment: Environment) -> int:
-    try:
-        with environment.env.begin() as txn:
-            stats = [txn.stat(db) for db in environment.dbs.values()]
-    except lmdb.Error as error:
-        raise StorageError(f"cannot count the pages in use: {error}") from error
-    return _FIXED_PAGES + sum(
-        stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"] for stat in stats
-    )
-
-
-class WriteSide:
-    """The write transaction of one environment; used by one thread.
-
-    ``staged``: the environment is not in use yet, so that a full disk is no
-    reason to end the process.
-    """
-
-    __slots__ = ("_commits", "_counted", "_failed", "_staged", "_writer", "environment")
-
-    def __init__(self, environment: Environment, *, staged: bool = False) -> None:
-        self.environment = environment
-        self._staged = staged
-        self._writer: _LmdbWriter | None = None
-        self._failed: str | None = None
-        self._commits = 0
-        self._counted = (-1, 0)  # after so many commits, so many pages in use
-
-    @property
-    def failed(self) -> str | None:
-        """Why a commit failed; nothing may be read or written any more."""
-        return self._failed
-
-    def used_pages(self) -> int:
-        """Pages in use as of the last commit, those of the free list aside.
-
-        Counted when asked, not with every commit: a look at each table costs more than it writes.
-        """
-        commits = self._commits
-        if self._counted[0] != commits:
-            # Kept under the number of commits before the look: one meanwhile makes it stale.
-            self._counted = (commits, _used_pages(self.environment))
-        return self._counted[1]
-
-    @property
-    def dirty(self) -> bool:
-        return self._writer is not None and self._writer.changed
-
-    def writer(self) -> Writer:
-        writer = self._writer
-        if writer is None:
-            if self._failed is not None:
-                raise StorageError(self._failed)
-            writer = self._writer = _LmdbWriter(self.environment)
-        return writer
-
-    @property
-    def opened(self) -> _LmdbWriter:
-        """The open transaction, begun by ``writer``."""
-        if self._writer is None:
-            raise ClosedError("no write transaction is open")
-        return self._writer
-
-    def commit(self) -> None:
-        writer = self._writer
-        if writer is None or not writer.changed:
-            if self._failed is not None:
-                raise StorageError(self._failed)
-            return
-        if writer.failed is not None:
-            raise StorageError(f"the transaction failed and must be aborted: {writer.failed}")
-        self._writer = None
-        try:
-            writer.txn.commit()
-        except lmdb.Error as error:
-            # LMDB calls a write that was cut short by a full disk an I/O error.
-            if self._staged and (_is_full(error) or getattr(error, "code", None) == errno.EIO):
-                raise StorageFullError(f"no room for the snapshot: {error}") from error
-            # Whether it reached the disk is not known, and a retry of the fsync
-            # may succeed falsely: the process has to end.
-            self.fail(f"a commit failed; end the process and start again: {error}")
-            raise StorageError(self._failed or "") from error
-        self._commits += 1
-
-    def fail(self, why: str) -> None:
-        """Refuse everything from now on."""
-        self._failed = why
-
-    def in_use(self) -> None:
-        """The environment is the store's now."""
-        self._staged = False
-
-    def abort(self) -> None:
-        writer, self._writer = self._writer, None
-        if writer is not None:
-            writer.txn.abort()
 
 
 class Housing:
@@ -467,6 +144,14 @@ class LmdbStore:
         if dirty:
             self._reserve_ahead()
 
+    def persist(self) -> bool:
+        if self._closed:
+            raise ClosedError("the store is closed")
+        shown = self._side.persist()
+        if shown:
+            self._reserve_ahead()
+        return shown
+
     def abort(self) -> None:
         self._side.abort()
 
@@ -492,7 +177,7 @@ class LmdbStore:
         self.writer()
         writer = self._side.opened
         for table in Table:
-            if table is not _UNSEALED:
+            if table is not UNSEALED:
                 writer.seal_rows(table)
 
     def stage(self) -> Staged:
@@ -507,6 +192,7 @@ class LmdbStore:
             return
         self._closed = True
         self._side.abort()
+        self._side.close_ahead()
         with self._removing:
             removers = list(self._removers)
         for remover in removers:
@@ -565,12 +251,13 @@ class LmdbStore:
         self._side.abort()
         try:
             self._housing.switch(side.environment.path)
+            side.in_use()
         except BaseException as error:
             # A restart may open the old environment or the new one: neither may
             # be written or removed by this process any more.
             self._side.fail(f"installing a snapshot failed; end the process and start again: {error}")
             raise
-        side.in_use()
+        self._side.close_ahead()
         old = self._side.environment
         self._side = side
         self._reserved_to = 0

@@ -15,7 +15,7 @@ from types import TracebackType
 
 from holdfast.errors import ClosedError, StorageError, StorageFullError
 from holdfast.storage.damage import damaged_row
-from holdfast.storage.port import MAX_KEY_BYTES, Reader, Table, Usage, Writer
+from holdfast.storage.port import AHEAD_CHANGES, AHEAD_FILE, MAX_KEY_BYTES, Reader, Table, Usage, Writer
 
 _UNBOUNDED = 1 << 62
 
@@ -188,6 +188,9 @@ class MemoryStore:
         self._lose_unsynced = lose_unsynced
         self._tables = _empty()
         self._undo: _Undo = []
+        self._changed = 0  # bytes of keys and values in it
+        self._ahead: _Undo = []  # durable, and not shown to readers
+        self._ahead_bytes = 0
         self._touched: set[Table] = set()  # tables the open transaction changed
         self._before: _Tables = {}  # see _committed_view
         self._unsynced: _Undo = []
@@ -211,7 +214,7 @@ class MemoryStore:
 
     @property
     def dirty(self) -> bool:
-        return bool(self._undo)
+        return bool(self._undo or self._ahead)
 
     def commit(self) -> None:
         self._check_open()
@@ -221,9 +224,26 @@ class MemoryStore:
             if self._lose_unsynced:
                 self._unsynced.extend(self._undo)
             self._undo.clear()
-            self._before.clear()
-            self._touched.clear()
+            self._shown()
             self._committed_size = self._size
+
+    def persist(self) -> bool:
+        if (
+            self._broken is not None
+            or self._changed > AHEAD_CHANGES
+            or self._ahead_bytes + self._changed > AHEAD_FILE
+        ):
+            self.commit()
+            return True
+        self._check_open()
+        with self._lock:
+            if self._lose_unsynced:
+                self._unsynced.extend(self._undo)
+            self._ahead.extend(self._undo)
+            self._ahead_bytes += self._changed
+            self._undo.clear()
+            self._changed = 0
+        return not self.dirty
 
     def abort(self) -> None:
         with self._lock:
@@ -244,6 +264,11 @@ class MemoryStore:
 
     # -- faults ----------------------------------------------------------------
 
+    @property
+    def at_risk(self) -> bool:
+        """True when a power cut would lose something now."""
+        return bool(self._undo or self._unsynced)
+
     def sync(self) -> None:
         """The disk has finished every commit so far (with ``lose_unsynced``)."""
         with self._lock:
@@ -254,6 +279,7 @@ class MemoryStore:
         with self._lock:
             self._revert(self._undo)
             self._revert(self._unsynced)
+            self._shown()
             self._committed_size = self._size
             self._broken = None
             self._closed = False
@@ -291,7 +317,7 @@ class MemoryStore:
         with self._lock:
             self._check_open()
             tables = self._tables.copy()
-            if self._undo:
+            if self.dirty:
                 tables.update(self._committed_view())
             for rows in tables.values():
                 rows.pins += 1
@@ -301,14 +327,14 @@ class MemoryStore:
         """The changed tables as they were: uncommitted changes lie in the live ones.
 
         Made once per transaction, for its first reader; rare, because engines
-        commit before they let anyone read.
+        commit when somebody is about to read.
         """
         view = self._before
         missing = self._touched - view.keys()
         if missing:
             for table in missing:
                 view[table] = self._tables[table].clone()
-            for table, key, old in reversed(self._undo):
+            for table, key, old in reversed(self._ahead + self._undo):
                 if table not in missing:
                     continue
                 if old is None:
@@ -353,6 +379,7 @@ class MemoryStore:
             rows.set(key, bytes(value))
             self._undo.append((table, key, old))
             self._touched.add(table)
+            self._changed += len(key) + len(value)
             self._size = size
 
     def _delete(self, table: Table, key: bytes) -> bool:
@@ -364,8 +391,17 @@ class MemoryStore:
             assert old is not None
             self._undo.append((table, key, old))
             self._touched.add(table)
+            self._changed += len(key)
             self._size -= len(key) + len(old)
             return True
+
+    def _shown(self) -> None:
+        """Readers see all there is."""
+        self._changed = 0
+        self._ahead.clear()
+        self._ahead_bytes = 0
+        self._before.clear()
+        self._touched.clear()
 
     def _revert(self, undo: _Undo) -> None:
         for table, key, old in reversed(undo):
@@ -377,13 +413,15 @@ class MemoryStore:
                 now = rows.set(key, old)
                 self._size += len(old) + (len(key) if now is None else -len(now))
         undo.clear()
+        self._changed = 0
+        # What is durable and not shown may have touched the same tables.
+        self._touched = {table for table, _, _ in self._ahead}
         self._before.clear()
-        self._touched.clear()
 
     def _replace(self, other: MemoryStore) -> None:
         with self._lock:
             self._check_open()
-            if self._undo:
+            if self.dirty:
                 raise StorageError("cannot install a snapshot: the open transaction has changes")
             # In place, because the writer's view shares the dict.
             self._tables.update(other._tables)

@@ -39,6 +39,11 @@ class Table(Enum):
 
 #: Bounds on keys, checked by every store.
 MAX_KEY_BYTES = 511
+#: ``Store.persist`` commits what has changed more bytes than this, keys and values:
+#: they are written once then, not twice.
+AHEAD_CHANGES = 64 << 10
+#: Bytes ``Store.persist`` makes durable between two commits, about.
+AHEAD_FILE = 1 << 20
 
 
 class Reader(Protocol):
@@ -162,7 +167,7 @@ class Store(Protocol):
 
     @property
     def dirty(self) -> bool:
-        """True when the open write transaction holds changes."""
+        """True when the open write transaction holds changes that readers do not see."""
         ...
 
     def commit(self) -> None:
@@ -174,8 +179,19 @@ class Store(Protocol):
         """
         ...
 
+    def persist(self) -> bool:
+        """Make what the open transaction holds durable, whether readers see it or not.
+
+        True: it was committed, as by ``commit``. False: it is durable, the transaction goes on,
+        and readers see it with the next commit. Cheaper than a commit when little has changed.
+
+        Raises:
+            holdfast.errors.StorageError: as ``commit``.
+        """
+        ...
+
     def abort(self) -> None:
-        """Drop the open transaction."""
+        """Drop the open transaction, but for what is durable."""
         ...
 
     def usage(self) -> Usage:

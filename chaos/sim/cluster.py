@@ -165,9 +165,8 @@ class SimNode:
                 self.cluster.check_answer(call, done, progress)
 
     def values(self) -> list[bytes]:
-        """What this node has applied and committed."""
-        with self.store.read() as reader:
-            return LedgerMachine.values(reader)
+        """What this node has applied, shown to readers or not yet."""
+        return LedgerMachine.values(self.store.writer())
 
     def digest(self) -> bytes:
         with self.store.read() as reader:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from typing import Literal
 
 from holdfast.chaos.sim.world import NodeClock
@@ -58,14 +59,30 @@ class SimStore(MemoryStore):
         if not self.dirty:
             super().commit()
             return
+        self._before_flush(super().commit)
+        super().commit()
+        self._after_flush()
+
+    def persist(self) -> bool:
+        if not self._undo:
+            return super().persist()
+        self._before_flush(super().persist)
+        commits = self.commits
+        shown = super().persist()
+        if self.commits == commits:  # by no commit
+            self._after_flush()
+        return shown
+
+    def _before_flush(self, flush: Callable[[], object]) -> None:
         if self.power == "cut_before":
             raise PowerCut
         if self.failing:
             self.failing = False
             if self.sim_rng.random() < 0.5:
-                super().commit()
+                flush()
             raise StorageError("fsync failed: input/output error (simulated)")
-        super().commit()
+
+    def _after_flush(self) -> None:
         self.commits += 1
         low, high = self.fsync
         self.sim_clock.lag += low + (high - low) * self.sim_rng.random()

@@ -222,7 +222,17 @@ def _late_fsync() -> AbstractContextManager[None]:
             under_way[self] = (left - 1, covered)
         tick_stock(self)
 
-    return _both(_replaced(RaftCore, "commit_store", commit_store), _replaced(RaftCore, "tick", tick))
+    def persist_store(self: RaftCore) -> bool:
+        commit_store(self)
+        return True
+
+    return _both(
+        _both(
+            _replaced(RaftCore, "commit_store", commit_store),
+            _replaced(RaftCore, "persist_store", persist_store),
+        ),
+        _replaced(RaftCore, "tick", tick),
+    )
 
 
 def _checksums_off() -> AbstractContextManager[None]:

@@ -58,6 +58,10 @@ class _Asked:
         self._node.touched = True
         self._engine.repair(damage, token, deadline)
 
+    @property
+    def applied_index(self) -> int:
+        return self._engine.applied_index
+
     def status(self) -> EngineStatus:
         return self._engine.status()
 

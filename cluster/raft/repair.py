@@ -363,6 +363,11 @@ class Repair:
     def _end(self, tokens: list[object], error: HoldfastError) -> None:
         self._ended += [Completed(token, None, error, 0) for token in tokens]
 
+    @property
+    def awaits(self) -> bool:
+        """Whether somebody is to read what was written back."""
+        return bool(self._repaired)
+
     def take_ended(self) -> list[Completed]:
         """Callers to be told; asked after the commit, so that they read what was written back."""
         if self._repaired and not self._core.store.dirty:

@@ -27,9 +27,9 @@ class EngineSettings:
     broken_link_max: float = 0.04
     #: A follower hears of a new commit index at the latest after this long.
     commit_notice: float = 0.002
-    #: Applied effects that nothing waits for are committed to the store at the
-    #: latest after this long, so that one fsync serves them and the next append.
-    apply_commit_delay: float = 0.01
+    #: What nobody waits to read is shown to readers at the latest after this long: one
+    #: commit of the store then serves all that has been made durable, or applied, meanwhile.
+    visible_delay: float = 1.0
     #: A proposal waits this long for a leader to be known.
     leader_wait: float = 1.0
     #: A deposed leader waits this long to learn what became of its entries.

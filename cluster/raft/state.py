@@ -147,8 +147,17 @@ class RaftState(SyncObj):  # type: ignore[misc]  # pysyncobj has no types
         if self.emit is not None:
             self.emit(events.EngineFailed(reason))
 
+    def persist_store(self) -> bool:
+        """Make the open transaction durable; True when readers see it, too."""
+        shown = True
+        if self.store.dirty:
+            self.journal.before_commit()
+            shown = self.store.persist()
+        self.journal.on_commit()
+        return shown
+
     def commit_store(self) -> None:
-        """Make the open transaction durable."""
+        """Make the open transaction durable, and show it to readers."""
         if self.store.dirty:
             self.journal.before_commit()
             self.store.commit()

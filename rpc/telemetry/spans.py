@@ -70,7 +70,7 @@ def handlers(tracer: Tracer) -> dict[type, Handler]:
         parent.end(end_time=end)
 
     def on_turn(event: engine.TurnCompleted) -> None:
-        if event.committed:
+        if event.flushed:
             end = time.time_ns()
             attributes = {"holdfast.entries": event.appended_entries, "holdfast.bytes": event.appended_bytes}
             span("holdfast.commit", end - int(event.commit_s * _NS), end, attributes)

@@ -42,7 +42,10 @@ while True:
     writer.put(Table.META, b"number", key)
     if number >= 60:
         writer.delete(Table.JOURNAL, b"%012d" % (number - 60))
-    store.commit()
+    if number % 4 == 0:
+        store.commit()
+    else:
+        store.persist()  # ahead of a commit, where that is less to write
     print(number, flush=True)
     number += 1
 """

@@ -317,7 +317,7 @@ class OurNode:
 
     def durable(self) -> bool:
         """Nothing would be lost by a power cut now."""
-        return not self.store.dirty
+        return not self.store.at_risk
 
 
 def read_values(store: Store) -> list[str]:

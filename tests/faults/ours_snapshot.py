@@ -60,7 +60,7 @@ def donor(values: list[str], term: int = 1) -> tuple[bytes, tuple[int, int]]:
     node.receive("a", append(term, (1, 0), entries, commit=1 + len(values)))
     node.tick(0.01)
     assert node.values == values
-    assert node.durable()
+    node.engine.core.commit_store()
     with node.store.read() as reader:
         point = snapshot.point(reader)
         return b"".join(snapshot.export(reader)), (point.last_index, point.last_term)
@@ -85,6 +85,7 @@ def ours_04(clock: Clock, cures: Cures = ALL) -> tuple[CorruptSnapshot, bool]:
     node = OurNode(clock, "b", ("a", "c"), cures=cures)
     node.receive("a", append(1, (1, 0), [(2, 1, "x")], commit=2))
     node.tick(0.01)
+    node.engine.core.commit_store()
     node.transport.sent.clear()
     try:
         node.receive("a", chunk(1, b"not a snapshot", 0, covers=(9, 1), last=True))

@@ -39,13 +39,20 @@ class FailingStore(MemoryStore):
         self._cut_before = before
 
     def commit(self) -> None:
-        if not self.dirty:
-            return
+        if self.dirty:
+            self._flush(super().commit)
+
+    def persist(self) -> bool:
+        if self.at_risk:
+            self._flush(super().persist)
+        return not self.dirty
+
+    def _flush(self, flush: Callable[[], object]) -> None:
         self.commits += 1
         cut = self.commits == self._cut_at
         if cut and self._cut_before:
             raise PowerCut
-        super().commit()
+        flush()
         if cut:
             raise PowerCut
 
@@ -86,16 +93,16 @@ def ours_05(clock: Clock) -> list[LostTail]:
 
 
 class Witness(HandTransport):
-    """Notes what leaves while the store still holds uncommitted changes."""
+    """Notes what leaves while a power cut would still lose something."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.dirty: Callable[[], bool] = lambda: False
+        self.at_risk: Callable[[], bool] = lambda: False
         self.too_early: list[str] = []
 
     def send(self, node_id: str, frame: Frame) -> bool:
         kind = frame.WhichOneof("body")
-        if self.dirty() and kind in ("append_reply", "vote_reply", "vote_request"):
+        if self.at_risk() and kind in ("append_reply", "vote_reply", "vote_request"):
             self.too_early.append(str(kind))
         return super().send(node_id, frame)
 
@@ -114,7 +121,7 @@ def ours_06(clock: Clock, cures: Cures = ALL) -> Kept:
     store = voter_store(FailingStore(None, before=True))
     node = OurNode(clock, "b", ("a", "c"), store=store, transport=witness, cures=cures)
     node.tick()
-    witness.dirty = lambda: store.dirty
+    witness.at_risk = lambda: store.at_risk
 
     def told() -> int:
         return max((f.append_reply.match_index for f in replies(witness.sent, "append_reply")), default=0)

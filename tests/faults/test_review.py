@@ -34,6 +34,7 @@ def test_a_snapshot_older_than_the_state_is_answered_not_loaded() -> None:
     node.receive("a", append(1, (1, 0), entries, commit=31))
     node.tick(0.01)
     core = node.engine.core
+    core.commit_store()
     core.journal.trim(20, 100)
     core.commit_store()
     with node.store.read() as reader:

@@ -162,6 +162,7 @@ async def test_a_failed_engine_ends_the_service(tmp_path: Path, monkeypatch: pyt
             raise StorageError("the disk is gone")
 
         monkeypatch.setattr(broker.store, "commit", broken)
+        monkeypatch.setattr(broker.store, "persist", broken)
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await client.publish(b"lost")
         assert error_of(caught.value)[0] in ("ABORTED", "UNAVAILABLE")

@@ -33,7 +33,7 @@ _KERNEL = "[kernel.kallsyms]"
         ),
         (["Engine._turn (holdfast/cluster/engine.py)"], "engine: turn"),
         (
-            ["append (holdfast/storage/journal.py)", "_LmdbWriter.put (holdfast/storage/lmdb_store.py)"],
+            ["append (holdfast/storage/journal.py)", "LmdbWriter.put (holdfast/storage/lmdb_write.py)"],
             "store: other reads and writes",
         ),
         (["append (holdfast/storage/journal.py:90)"], "log: append"),

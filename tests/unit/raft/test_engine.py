@@ -35,6 +35,7 @@ def test_a_failing_store_ends_the_engine_and_nothing_held_is_sent(monkeypatch: p
         raise StorageError("the disk is gone")
 
     monkeypatch.setattr(victim.store, "commit", broken)
+    monkeypatch.setattr(victim.store, "persist", broken)
     call = sim.publish(b"x")
     assert call.ok
     assert call.done is not None
@@ -59,6 +60,7 @@ def test_run_raises_what_the_store_raised(monkeypatch: pytest.MonkeyPatch) -> No
         raise StorageError("the disk is gone")
 
     monkeypatch.setattr(node.store, "commit", broken)
+    monkeypatch.setattr(node.store, "persist", broken)
     sim.world.now += 1.0
     with pytest.raises(StorageError):
         engine.run()
@@ -172,7 +174,7 @@ def test_an_ack_that_changes_nothing_costs_no_tick() -> None:
 
 
 def test_what_somebody_waits_for_is_committed_at_once() -> None:
-    """Otherwise what was applied goes with the next commit, or after ``apply_commit_delay``."""
+    """Otherwise what was applied goes with the next commit, or after ``visible_delay``."""
 
     def seen_after(awaited: bool, *, later: bool = False) -> float:
         sim = SimCluster(3, seed=6)
@@ -191,7 +193,7 @@ def test_what_somebody_waits_for_is_committed_at_once() -> None:
         assert sim.run_until(lambda: leader.progress is not None and leader.progress.visible_index >= index)
         return sim.world.now - answered_at
 
-    delay = EngineSettings().apply_commit_delay
+    delay = EngineSettings().visible_delay
     assert seen_after(awaited=False) >= delay / 2
     assert seen_after(awaited=True) < delay / 2
     assert seen_after(awaited=False, later=True) < delay / 2

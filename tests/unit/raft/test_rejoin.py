@@ -39,8 +39,7 @@ def wiped(sim: SimCluster, node_id: str) -> None:
 
 
 def mark_of(node: SimNode) -> Membership | None:
-    with node.store.read() as reader:
-        return membership.read(reader)
+    return membership.read(node.store.writer())
 
 
 def others(sim: SimCluster, *without: str) -> list[str]:

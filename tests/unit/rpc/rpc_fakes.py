@@ -67,6 +67,10 @@ class FakeEngine:
     def somebody_waits(self) -> None:
         return
 
+    @property
+    def applied_index(self) -> int:
+        return self.index
+
     def repair(self, damage: DamagedRowError, token: object | None = None, deadline: float = 0.0) -> None:
         if token is not None:
             self.bridge.deliver((Completed(token, None, damage, 0),), self.progress())

@@ -49,7 +49,9 @@ def test_a_foreign_directory_is_refused(tmp_path: Path, cluster: str, node: str,
     reopen(tmp_path).close()  # and nothing is locked or lost
 
 
-@pytest.mark.parametrize(("version", "advice"), [(3, "newer version"), (0, "cannot migrate")])
+@pytest.mark.parametrize(
+    ("version", "advice"), [(identity.FORMAT_VERSION + 1, "newer version"), (0, "cannot migrate")]
+)
 def test_another_format_is_refused(tmp_path: Path, version: int, advice: str) -> None:
     store = reopen(tmp_path)
     store.writer().put(Table.META, b"format", struct.pack(">I", version))

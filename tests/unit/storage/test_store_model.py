@@ -18,6 +18,7 @@ OPS = st.lists(
         st.tuples(st.just("put"), TABLES, KEYS, st.integers(0, 9000).map(lambda n: b"x" * n)),
         st.tuples(st.just("delete"), TABLES, KEYS),
         st.tuples(st.just("commit")),
+        st.tuples(st.just("persist")),
         st.tuples(st.just("abort")),
         st.tuples(st.just("hold")),
     ),
@@ -57,6 +58,7 @@ def test_a_store_is_a_dict_of_sorted_dicts(
     high: bytes,
 ) -> None:
     committed: Content = {table: {} for table in Table}
+    durable = copy(committed)
     content = copy(committed)
     held: list[tuple[Reader, Content]] = []
     with fresh_store() as store, ExitStack() as open_reads:
@@ -70,10 +72,15 @@ def test_a_store_is_a_dict_of_sorted_dicts(
                     content[table].pop(key, None)
                 case ("commit",):
                     store.commit()
-                    committed = copy(content)
+                    durable, committed = copy(content), copy(content)
+                case ("persist",):
+                    durable = copy(content)
+                    if store.persist():
+                        committed = copy(content)
+                    assert store.dirty == (not store.persist())
                 case ("abort",):
                     store.abort()
-                    content = copy(committed)
+                    content = copy(durable)
                 case ("hold",):
                     held.append((open_reads.enter_context(store.read()), copy(committed)))
         same(store.writer(), content, low, high)

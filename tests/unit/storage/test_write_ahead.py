@@ -1,0 +1,306 @@
+"""Durable without a commit: what is written ahead outlives the process, and nothing else does."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import lmdb
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
+
+from holdfast.errors import StorageError, StorageFullError
+from holdfast.storage import write_ahead
+from holdfast.storage.identity import open_store
+from holdfast.storage.lmdb_store import LmdbStore
+from holdfast.storage.port import AHEAD_CHANGES, AHEAD_FILE, Table
+from holdfast.storage.write_ahead import WriteAhead
+
+T = Table.META
+_MAP = 64 << 20
+
+
+def opened(path: Path) -> LmdbStore:
+    return LmdbStore(path, quota_bytes=_MAP, map_size=_MAP)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[LmdbStore]:
+    made = opened(tmp_path / "env")
+    yield made
+    made.close()
+
+
+def crashed(store: LmdbStore, copy: Path) -> LmdbStore:
+    """What a restart finds if the process ends now."""
+    shutil.copytree(store.path, copy)
+    return opened(copy)
+
+
+def content(store: LmdbStore) -> dict[bytes, bytes]:
+    with store.read() as reader:
+        return dict(reader.scan(T))
+
+
+def test_it_is_durable_and_readers_see_it_with_the_next_commit(store: LmdbStore, tmp_path: Path) -> None:
+    store.writer().put(T, b"a", b"1")
+    store.commit()
+    store.writer().put(T, b"b", b"2")
+    store.writer().delete(T, b"a")
+    assert store.persist() is False
+    assert store.dirty
+    assert content(store) == {b"a": b"1"}
+    store.writer().put(T, b"c", b"not durable")
+    after = crashed(store, tmp_path / "copy")
+    assert content(after) == {b"b": b"2"}
+    after.close()
+    store.commit()
+    assert content(store) == {b"b": b"2", b"c": b"not durable"}
+
+
+def test_records_follow_one_another_and_end_with_a_commit(store: LmdbStore, tmp_path: Path) -> None:
+    for number in range(3):
+        store.writer().put(T, b"k%d" % number, b"v")
+        assert store.persist() is False
+    store.commit()
+    store.writer().put(T, b"new", b"v")
+    assert store.persist() is False  # over the first record; two old ones lie behind it
+    after = crashed(store, tmp_path / "copy")
+    assert set(content(after)) == {b"k0", b"k1", b"k2", b"new"}
+    again = crashed(after, tmp_path / "second")  # recovered twice is as once
+    assert set(content(again)) == {b"k0", b"k1", b"k2", b"new"}
+    after.close()
+    again.close()
+
+
+def test_a_record_that_was_cut_short_is_none(store: LmdbStore, tmp_path: Path) -> None:
+    for key in (b"first", b"second"):
+        store.writer().put(T, key, b"v" * 100)
+        assert store.persist() is False
+    path = store.path / "ahead.wal"
+    data = bytearray(path.read_bytes())
+    end = data.rindex(b"v" * 100) + 100
+    for cut in (1, 50, 101):
+        copy = tmp_path / f"cut{cut}"
+        shutil.copytree(store.path, copy)
+        torn = bytes(data[: end - cut]) + bytes(len(data) - end + cut)
+        (copy / "ahead.wal").write_bytes(torn)
+        after = opened(copy)
+        assert list(content(after)) == [b"first"]
+        after.close()
+
+
+def test_a_damaged_record_that_others_follow_is_no_torn_one(store: LmdbStore, tmp_path: Path) -> None:
+    """It was acknowledged, and so were those behind it: to go on without them would be to lose them."""
+    for number in range(4):
+        store.writer().put(T, b"k%d" % number, b"v%d" % number * 50)
+        assert store.persist() is False
+    data = (store.path / "ahead.wal").read_bytes()
+    begins = [data.index(b"HFWA", 100 * number) for number in range(4)]
+    for place in (begins[0] + 4, begins[0] + 30, begins[1] + 2, begins[2] + 60):
+        copy = tmp_path / f"at{place}"
+        shutil.copytree(store.path, copy)
+        spoiled = bytearray(data)
+        spoiled[place] ^= 1
+        (copy / "ahead.wal").write_bytes(spoiled)
+        with pytest.raises(StorageError, match=r"damaged in record \d"):
+            opened(copy)
+
+
+def test_what_others_commit_to_the_file_ends_no_epoch(store: LmdbStore, tmp_path: Path) -> None:
+    """A newer program adds its tables before it looks at the log."""
+    store.writer().put(T, b"k", b"v")
+    assert store.persist() is False
+    copy = tmp_path / "copy"
+    shutil.copytree(store.path, copy)
+    with lmdb.open(str(copy), map_size=_MAP, max_dbs=50) as env:
+        env.open_db(b"a table of tomorrow")
+    after = opened(copy)
+    assert content(after) == {b"k": b"v"}
+    after.close()
+
+
+def test_the_number_of_commits_is_checked(store: LmdbStore, tmp_path: Path) -> None:
+    store.writer().put(T, b"k", b"v")
+    store.commit()
+    copy = tmp_path / "copy"
+    shutil.copytree(store.path, copy)
+    with lmdb.open(str(copy), map_size=_MAP, max_dbs=50) as env, env.begin(write=True) as txn:
+        row = bytearray(txn.get(b"epoch"))
+        row[7] ^= 1
+        txn.put(b"epoch", bytes(row))
+    with pytest.raises(StorageError, match="number of the last commit is damaged"):
+        opened(copy)
+
+
+def test_what_is_too_much_for_it_is_committed(store: LmdbStore) -> None:
+    store.writer().put(T, b"large", b"v" * AHEAD_CHANGES)
+    assert store.persist() is True
+    assert set(content(store)) == {b"large"}
+    shown = []
+    for number in range(2 * AHEAD_FILE // (AHEAD_CHANGES // 2)):
+        store.writer().put(T, b"k", bytes([number]) * (AHEAD_CHANGES // 2))
+        shown.append(store.persist())
+    assert shown.count(True) in (1, 2)  # the file was full
+    assert shown[0] is False
+
+
+def test_a_dropped_transaction_loses_only_what_was_not_durable(store: LmdbStore, tmp_path: Path) -> None:
+    store.writer().put(T, b"kept", b"1")
+    assert store.persist() is False
+    store.writer().put(T, b"dropped", b"2")
+    store.abort()
+    assert store.dirty
+    assert store.writer().get(T, b"kept") == b"1"
+    assert store.writer().get(T, b"dropped") is None
+    store.writer().put(T, b"next", b"3")
+    assert store.persist() is False
+    store.abort()
+    after = crashed(store, tmp_path / "copy")
+    assert set(content(after)) == {b"kept", b"next"}
+    after.close()
+    store.writer()
+    store.commit()
+    assert set(content(store)) == {b"kept", b"next"}
+
+
+def test_closing_keeps_it(tmp_path: Path) -> None:
+    store = opened(tmp_path / "env")
+    store.writer().put(T, b"k", b"v")
+    assert store.persist() is False
+    store.close()
+    store = opened(tmp_path / "env")
+    assert content(store) == {b"k": b"v"}
+    store.close()
+
+
+def test_a_log_of_a_commit_that_is_gone_is_refused(store: LmdbStore, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(store.path, copy)
+    store.writer().put(T, b"k", b"v")
+    store.commit()
+    store.writer().put(T, b"l", b"v")
+    assert store.persist() is False
+    shutil.copy(store.path / "ahead.wal", copy / "ahead.wal")
+    with pytest.raises(StorageError, match="lost a commit"):
+        opened(copy)
+
+
+def test_an_installed_snapshot_is_written_ahead_too(tmp_path: Path) -> None:
+    store = open_store(tmp_path, "c", "n1", _MAP, map_size=_MAP)
+    staged = store.stage()
+    staged.writer().put(T, b"installed", b"1")
+    staged.install()
+    store.writer().put(T, b"after", b"2")
+    assert store.persist() is False
+    after = crashed(store, tmp_path / "copy")
+    assert content(after) == {b"installed": b"1", b"after": b"2"}
+    after.close()
+    store.close()
+
+
+def test_without_room_for_it_everything_is_committed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: WriteAhead) -> None:
+        raise StorageFullError("no room")
+
+    monkeypatch.setattr(WriteAhead, "prepare", full)
+    store = opened(tmp_path / "env")
+    store.writer().put(T, b"k", b"v")
+    assert store.persist() is True
+    assert content(store) == {b"k": b"v"}
+    store.close()
+
+
+def test_a_failed_flush_ends_the_store(store: LmdbStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(fd: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(write_ahead.os, "fdatasync", broken)
+    store.writer().put(T, b"k", b"v")
+    with pytest.raises(StorageError, match="end the process"):
+        store.persist()
+    monkeypatch.undo()
+    store.abort()
+    with pytest.raises(StorageError, match="end the process"):
+        store.writer()
+
+
+KEYS = st.sampled_from([b"a", b"b", b"c", b"d"])
+VALUES = st.sampled_from([b"", b"1", b"v" * 3000])
+
+
+class Model(RuleBasedStateMachine):
+    """Three dictionaries: what the writer sees, what is durable, what readers see."""
+
+    @initialize()
+    def begin(self) -> None:
+        self.folder = Path(tempfile.mkdtemp())
+        self.lives = 0
+        self.store = opened(self.folder / "0")
+        self.live: dict[bytes, bytes] = {}
+        self.durable: dict[bytes, bytes] = {}
+        self.shown: dict[bytes, bytes] = {}
+
+    @rule(key=KEYS, value=VALUES)
+    def put(self, key: bytes, value: bytes) -> None:
+        self.store.writer().put(T, key, value)
+        self.live[key] = value
+
+    @rule(key=KEYS)
+    def delete(self, key: bytes) -> None:
+        assert self.store.writer().delete(T, key) == (key in self.live)
+        self.live.pop(key, None)
+
+    @rule()
+    def persist(self) -> None:
+        shown = self.store.persist()
+        self.durable = dict(self.live)
+        if shown:
+            self.shown = dict(self.live)
+        self.check()
+
+    @rule()
+    def commit(self) -> None:
+        self.store.writer()
+        self.store.commit()
+        self.durable = dict(self.live)
+        self.shown = dict(self.live)
+        self.check()
+
+    @rule()
+    def abort(self) -> None:
+        self.store.abort()
+        self.live = dict(self.durable)
+        assert dict(self.store.writer().scan(T)) == self.live
+        self.check()
+
+    @rule()
+    def crash(self) -> None:
+        self.lives += 1
+        after = crashed(self.store, self.folder / str(self.lives))
+        self.store.close()
+        self.store = after
+        self.live, self.shown = dict(self.durable), dict(self.durable)
+        self.check()
+
+    def check(self) -> None:
+        assert content(self.store) == self.shown
+
+    def teardown(self) -> None:
+        if hasattr(self, "store"):
+            self.store.close()
+            shutil.rmtree(self.folder)
+
+
+TestModel = Model.TestCase
+TestModel.settings = settings(max_examples=25, stateful_step_count=25, deadline=None)
+
+
+def test_the_file_has_its_size_from_the_start(store: LmdbStore) -> None:
+    """A flush then writes a block that is there, and nothing of the file system."""
+    assert os.stat(store.path / "ahead.wal").st_size == AHEAD_FILE
