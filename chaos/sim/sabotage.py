@@ -235,6 +235,10 @@ def _late_fsync() -> AbstractContextManager[None]:
     )
 
 
+def _ahead_unflushed() -> AbstractContextManager[None]:
+    return _replaced(SimStore, "persist", lambda _: False)
+
+
 def _checksums_off() -> AbstractContextManager[None]:
     return _replaced(journal, "_verified", _believe)
 
@@ -267,6 +271,7 @@ _PLANTED = (
     Sabotage("local_reads", "reads ask no leader", planted=_local_reads),
     Sabotage("torn_commits", "a power cut leaves half a transaction", planted=_torn_commits),
     Sabotage("lying_disk", "fsync returns before the data is on the disk", planted=_lying_disk),
+    Sabotage("ahead_unflushed", "the write-ahead log is not flushed", planted=_ahead_unflushed),
     Sabotage("apply_twice", "the applied index is stored apart from its effects", planted=_applied_apart),
     Sabotage("snapshot_forgets", "a snapshot leaves producers out", planted=_snapshot_without_producers),
     Sabotage("checksums_off", "stored rows are believed", planted=_checksums_off),
