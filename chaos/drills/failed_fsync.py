@@ -10,7 +10,7 @@ from holdfast.chaos.drills.scene import Scene
 from holdfast.errors import DeadlineExceededError
 
 _END_SECONDS = 15.0
-_MESSAGE = "commit failed"
+_MESSAGE = "end the process and start again"
 
 
 class FailedFsync(DiskDrill):
