@@ -29,7 +29,7 @@ WANTED: dict[str, set[str]] = {
     "3: a snapshot chunk commits": {"snapshot_commit_zero"},
     "4: a bad snapshot is acked": {"halt_on_bad_snapshot"},
     "5: log and state apart": {"apply_twice"},
-    "6: acks and votes before the fsync": {"hold_until_durable", "lying_disk"},
+    "6: acks and votes before the fsync": {"hold_until_durable", "lying_disk", "ahead_unflushed"},
     "7: a crash amid a change of the log": {"torn_commits"},
     "8: no checksums": {"checksums_off"},
     "9: the leader's own copy": {"leader_counts_durable"},
