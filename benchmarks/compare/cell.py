@@ -10,7 +10,6 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,24 +17,24 @@ from typing import Any
 from benchmarks.compare.usage import Usage, proportional_bytes, usage
 from benchmarks.compare.workloads import Workload
 from benchmarks.compare.workloads.context import Parameters, one_line
+from benchmarks.peers.processes import forget, keep
 from benchmarks.peers.system import Cluster, Unsupported
 
 _SAMPLE_SECONDS = 0.2
 #: A workload's own limit does not include the start of the worker and the topic.
 _GRACE_SECONDS = 20.0
-#: What one failover may take, with the restart of the node.
-_FAILOVER_SECONDS = 90.0
+#: What the return of a killed node may take, and a failover with it and with what the worker waits for.
+_RESTART_SECONDS = 120.0
+_FAILOVER_SECONDS = 60.0 + _RESTART_SECONDS
 
 #: What a cell of the run is in ``--json``.
 Cell = dict[str, Any]
 
 
-async def measure(
-    cluster: Cluster, workload: Workload, given: Parameters, log: Path, kept: Callable[[int], None]
-) -> Cell:
+async def measure(cluster: Cluster, workload: Workload, given: Parameters, log: Path) -> Cell:
     """Run the worker; its figures with the brokers' use of the machine, or why there are none.
 
-    ``kept`` is told the worker's process id as soon as it runs.
+    A cell that was given up says ``stalled``.
     """
     started = time.monotonic()
     limit = workload.deadline + _GRACE_SECONDS
@@ -52,12 +51,12 @@ async def measure(
             stderr=errors,
             start_new_session=True,
         )
-    kept(worker.pid)
+    keep(worker.pid)
     try:
         async with asyncio.timeout(limit):
-            cell = await _Conversation(cluster, worker, lambda: kept(worker.pid)).run()
+            cell = await _Conversation(cluster, worker).run()
     except TimeoutError:
-        cell = _failed(f"not done after {limit:.0f} s")
+        cell = _failed(f"not done after {limit:.0f} s") | {"stalled": True}
     except Unsupported as error:
         cell = failed(error, unsupported=True)
     except Exception as error:  # noqa: BLE001  (the cluster's side of a failover: any library's error)
@@ -68,19 +67,16 @@ async def measure(
         with contextlib.suppress(ProcessLookupError):
             os.killpg(worker.pid, signal.SIGKILL)
         await worker.wait()
+        forget(worker.pid)
     return cell | {"took": time.monotonic() - started}
 
 
 class _Conversation:
     """The messages of one worker, answered."""
 
-    def __init__(
-        self, cluster: Cluster, worker: asyncio.subprocess.Process, restarted: Callable[[], None]
-    ) -> None:
+    def __init__(self, cluster: Cluster, worker: asyncio.subprocess.Process) -> None:
         self._cluster = cluster
         self._worker = worker
-        #: Called when other processes run than before.
-        self._restarted = restarted
         self._before: Usage | None = None
         self._after: Usage | None = None
         self._peak = 0
@@ -121,8 +117,8 @@ class _Conversation:
 
     def _result(self, message: dict[str, Any]) -> Cell:
         cell: Cell = {key: message[key] for key in ("figures", "seconds", "cpu_seconds")}
-        if self._note is not None:
-            cell["note"] = self._note
+        if note := self._note or message.get("note"):
+            cell["note"] = note
         if self._before is not None and self._after is not None:
             cell["brokers"] = {
                 "cpu_seconds": self._after.cpu_seconds - self._before.cpu_seconds,
@@ -133,8 +129,14 @@ class _Conversation:
         return cell
 
     async def _kill_leader(self, topic: str) -> dict[str, float]:
-        """When the kill began and when the node was gone, by the clock that the worker reads too."""
-        self._killed = await self._cluster.leader_of(topic)
+        """When the kill began and when the node was gone, by the clock that the worker reads too.
+
+        Says ``ended`` when there is nobody to kill.
+        """
+        try:
+            self._killed = await self._cluster.leader_of(topic)
+        except Exception as error:  # noqa: BLE001  (any library's error)
+            return self._fewer(error)
         began = time.monotonic()
         await asyncio.to_thread(self._cluster.kill, self._killed)
         return {"began": began, "gone": time.monotonic()}
@@ -142,13 +144,18 @@ class _Conversation:
     async def _restart(self, node: int) -> dict[str, float]:
         """Says ``ended`` when the node does not come back; the cell keeps what was measured, and a note."""
         try:
-            await self._cluster.restart(node)
+            async with asyncio.timeout(_RESTART_SECONDS):
+                await self._cluster.restart(node)
+        except TimeoutError:
+            return self._fewer(TimeoutError(f"the killed node was not back after {_RESTART_SECONDS:.0f} s"))
         except Exception as error:  # noqa: BLE001  (any library's error)
-            traceback.print_exc()
-            self._note = f"fewer kills: {one_line(error)}"
-            return {"ended": 1}
-        self._restarted()
+            return self._fewer(error)
         return {}
+
+    def _fewer(self, error: Exception) -> dict[str, float]:
+        traceback.print_exception(error)
+        self._note = f"fewer kills: {one_line(error)}"
+        return {"ended": 1}
 
     async def _sample(self) -> None:
         while True:

@@ -171,7 +171,7 @@ async def turn(directory: Path) -> dict[str, tuple[float, float]]:
                 if workload.needs is not None:
                     filled = cells[workload.needs]["figures"]["total"]
                     given = replace(given, topic=workload.needs, records=filled)
-                cell = await measure(cluster, workload, given, Path(folder) / "worker.log", lambda _: None)
+                cell = await measure(cluster, workload, given, Path(folder) / "worker.log")
                 if "failed" in cell:
                     raise RuntimeError(f"{checked.workload}: {cell['failed']}")
                 after = await bare(Path(folder))

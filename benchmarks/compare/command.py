@@ -73,20 +73,24 @@ def available(wanted: Sequence[str] | None) -> tuple[dict[str, System], dict[str
     return systems, missing
 
 
-def run(options: argparse.Namespace) -> Document:
-    """Measure. Raises RuntimeError when there is nothing to run, KeyboardInterrupt."""
+def empty(options: argparse.Namespace) -> Document:
+    """What is to be filled. Raises RuntimeError when there is nothing to run."""
     systems, missing = available(options.systems)
     for name, reason in missing.items():
         print(f"not compared: {name}: {reason}", file=sys.stderr)
     if not systems:
         raise RuntimeError("no system to compare")
-    parameters = QUICK if options.quick else FULL
-    document = Document(systems, options.rounds, parameters.seconds, missing)
+    seconds = (QUICK if options.quick else FULL).seconds
+    return Document(systems, options.rounds, seconds, missing)
+
+
+def run(document: Document, options: argparse.Namespace) -> None:
+    """Measure. Raises KeyboardInterrupt; what was measured by then is in the document."""
     plan = Plan(
-        systems=list(systems),
+        systems=list(document.systems),
         workloads=with_needed(options.workloads or list(WORKLOADS)),
         rounds=options.rounds,
-        parameters=parameters,
+        parameters=QUICK if options.quick else FULL,
         failovers=-(-options.failovers // options.rounds),
         directory=options.directory,
     )
@@ -100,7 +104,6 @@ def run(options: argparse.Namespace) -> Document:
             document.write(options.json)
 
     asyncio.run(Runner(plan, document.results, look, keep).run())
-    return document
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -109,22 +112,41 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if options.write:
             check_markers(README.read_text(encoding="utf-8"), README)
-        with unwinding():
-            document = Document.read(options.render) if options.render else run(options)
+        document = Document.read(options.render) if options.render else empty(options)
     except (RuntimeError, ValueError, OSError) as error:
         print(error, file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
+    interrupted = False
+    if not options.render:
+        try:
+            with unwinding():
+                run(document, options)
+        except KeyboardInterrupt:
+            interrupted = True
+            if options.json:
+                document.write(options.json)
+            document = document.finished()
+            print(f"interrupted; whole rounds: {document.rounds}", file=sys.stderr)
+            if not document.rounds:
+                return INTERRUPTED
+        except (RuntimeError, ValueError, OSError) as error:
+            print(error, file=sys.stderr)
+            return 2
+    _tell(document, options, everything=not interrupted)
+    if interrupted:
         return INTERRUPTED
+    return 1 if any(r.system == "holdfast" and r.failed for r in document.results) else 0
+
+
+def _tell(document: Document, options: argparse.Namespace, *, everything: bool) -> None:
     text = report(document)
     print(text)
-    if options.json and not options.render:
+    if options.json and everything and not options.render:
         document.write(options.json)
     if options.chart:
         options.chart.write_text(chart(document), encoding="utf-8")
     if options.write:
         _renew(document, text)
-    return 1 if any(r.system == "holdfast" and r.failed for r in document.results) else 0
 
 
 def _renew(document: Document, text: str) -> None:

@@ -110,6 +110,12 @@ class Document:
             raise ValueError("the machine has not been measured")
         return Machine.median(self.machines)
 
+    def finished(self) -> Document:
+        """Of a run that was interrupted: the rounds that were whole."""
+        rounds = min(self.rounds, max(0, len(self.machines) - 1))
+        results = [result for result in self.results if result.round < rounds]
+        return replace(self, rounds=rounds, machines=self.machines[: rounds + 1], results=results)
+
     def write(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         text = json.dumps(asdict(self), indent=1, ensure_ascii=False, default=sorted)  # sets

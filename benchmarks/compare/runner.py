@@ -25,10 +25,11 @@ from benchmarks.compare.workloads import WORKLOADS, Workload
 from benchmarks.compare.workloads.context import Parameters, one_line
 from benchmarks.peers.catalog import cluster_class
 from benchmarks.peers.system import Cluster
-from holdfast.chaos.keeper import Keeper
 
 _START_SECONDS = 180.0
 _STOP_SECONDS = 60.0
+#: After so many workloads in a row that were given up, a system is beyond what one can wait for.
+_STALLED = 2
 #: Seconds of a workload that has not been run yet, for the first estimates.
 _GUESS_SECONDS = 10.0
 
@@ -76,22 +77,18 @@ class Runner:
     results: list[Result]
     between: Callable[[], None]
     done: Callable[[], None]
-    _keeper: Keeper = field(default_factory=Keeper)
     _started: float = field(default_factory=time.monotonic)
 
     async def run(self) -> None:
         """All rounds. Whatever was started has ended when this returns or raises."""
-        try:
-            for number in range(self.plan.rounds):
-                await asyncio.to_thread(self.between)
-                for system in rotated(self.plan.systems, number):
-                    if not self.plan.of(system):
-                        continue
-                    await self._system(number, system)
-                    self.done()
+        for number in range(self.plan.rounds):
             await asyncio.to_thread(self.between)
-        finally:
-            self._keeper.close()
+            for system in rotated(self.plan.systems, number):
+                if not self.plan.of(system):
+                    continue
+                await self._system(number, system)
+                self.done()
+        await asyncio.to_thread(self.between)
 
     async def _system(self, number: int, name: str) -> None:
         folder = Path(tempfile.mkdtemp(prefix=f"compare-{name}-", dir=self.plan.directory))
@@ -117,7 +114,6 @@ class Runner:
         except Exception as error:  # noqa: BLE001  (whatever an adapter's library raises: the others go on)
             traceback.print_exc()
             return f"the cluster did not start: {one_line(error)}"
-        self._keep(cluster)
         return None
 
     async def _stop(self, cluster: Cluster) -> None:
@@ -130,12 +126,9 @@ class Runner:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
 
-    def _keep(self, cluster: Cluster, *more: int) -> None:
-        """Should we be killed, these end too."""
-        self._keeper.keep([*[pid for node in cluster.pids() for pid in node], *more])
-
     async def _workloads(self, number: int, cluster: Cluster, log: Path, reason: str | None) -> None:
         found: dict[str, Cell] = {}
+        stalled = 0
         for name in self.plan.of(cluster.name):
             workload = WORKLOADS[name]
             if reason is not None:
@@ -143,8 +136,11 @@ class Runner:
             else:
                 self._progress(number, cluster.name, name)
                 found[name] = await self._workload(cluster, workload, log, found)
-                if why := found[name].get("failed"):
+                if why := found[name].get("failed") or found[name].get("note"):
                     print(f"  {cluster.name} {name}: {why}", file=sys.stderr, flush=True)
+                stalled = stalled + 1 if found[name].get("stalled") else 0
+                if stalled == _STALLED:
+                    reason = f"not tried: the last {_STALLED} workloads were not done in time"
             self.results.append(Result(number, cluster.name, name, found[name]))
 
     async def _workload(
@@ -164,7 +160,7 @@ class Runner:
                 records=int(figures.get("total", 0)),
                 rate=figures["rate"],
             )
-        return await measure(cluster, workload, given, log, lambda pid: self._keep(cluster, pid))
+        return await measure(cluster, workload, given, log)
 
     def _progress(self, number: int, system: str, what: str) -> None:
         elapsed = time.monotonic() - self._started

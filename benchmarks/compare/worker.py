@@ -4,9 +4,9 @@
 
 Messages are JSON lines on standard output: ``{"event": "begin"}`` right before the measured part, upon which
 it waits for a line on standard input (its end will do); ``{"event": "end"}`` right after it; in the end one
-``{"event": "result", "figures": {…}, "seconds": …, "cpu_seconds": …}``, or ``{"event": "failed",
-"unsupported": …, "reason": …}``. What libraries print goes to standard error. Exit status 0 in all these
-cases; 2 for arguments that make no sense.
+``{"event": "result", "figures": {…}, "seconds": …, "cpu_seconds": …}``, with a ``note`` of what the figures
+lack, if anything; or ``{"event": "failed", "unsupported": …, "reason": …}``. What libraries print goes to
+standard error. Exit status 0 in all these cases; 2 for arguments that make no sense.
 """
 
 from __future__ import annotations
@@ -45,8 +45,21 @@ async def work(
             traceback.print_exc()
         raise
     await asyncio.wait_for(client.close(), _CLOSE_SECONDS)
-    window = context.window
-    to.say(event="result", figures=figures, seconds=window.seconds, cpu_seconds=window.cpu_seconds)
+    window, more = context.window, {"note": context.note} if context.note else {}
+    to.say(event="result", figures=figures, seconds=window.seconds, cpu_seconds=window.cpu_seconds, **more)
+
+
+async def told(
+    system: str, workload: Workload, addresses: Sequence[str], given: Parameters, to: Channel
+) -> None:
+    """``work``; its failure is told at once, before the loop waits for threads that a library has left."""
+    try:
+        await work(system, workload, addresses, given, to)
+    except Unsupported as error:
+        to.say(event="failed", unsupported=True, reason=one_line(error))
+    except Exception as error:  # noqa: BLE001  (a client library may raise anything; it is told and shown)
+        traceback.print_exc()
+        to.say(event="failed", unsupported=False, reason=one_line(error))
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -68,15 +81,9 @@ def main() -> int:
     arguments = parse()
     channel = private_channel()
     workload = WORKLOADS[arguments.workload]
-    try:
-        uvloop.run(
-            work(arguments.system, workload, arguments.addresses.split(","), arguments.parameters, channel)
-        )
-    except Unsupported as error:
-        channel.say(event="failed", unsupported=True, reason=one_line(error))
-    except Exception as error:  # noqa: BLE001  (a client library may raise anything; it is told and shown)
-        traceback.print_exc()
-        channel.say(event="failed", unsupported=False, reason=one_line(error))
+    uvloop.run(
+        told(arguments.system, workload, arguments.addresses.split(","), arguments.parameters, channel)
+    )
     return 0
 
 

@@ -271,7 +271,7 @@ _CHUNK_BYTES = 8 << 20
 _WINDOW = 100_000
 _WINDOW_CHUNKS = 8
 #: Seconds without any message after which reading fails.
-_PATIENCE = 60
+_PATIENCE = 30
 
 
 class KafkaClient(Client):
@@ -474,7 +474,7 @@ def _chunks(payloads: Sequence[bytes], times: int) -> Iterator[tuple[list[dict[s
 def _checked(messages: Sequence[confluent_kafka.Message]) -> int:
     """Their number. Raises KafkaException for an error among them, TimeoutError for none at all."""
     if not messages:
-        raise TimeoutError("no message came")
+        raise TimeoutError(f"no message came for {_PATIENCE} s")
     for message in messages:
         error = message.error()
         if error is not None:

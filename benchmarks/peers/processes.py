@@ -1,4 +1,4 @@
-"""Starting and ending the processes of a compared system."""
+"""Starting and ending the processes of a compared system, so that none outlives this program."""
 
 from __future__ import annotations
 
@@ -8,9 +8,28 @@ import os
 import signal
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
+
+from holdfast.chaos.keeper import Keeper
+
+_keeper, _kept, _keeping = Keeper(), set[int](), threading.Lock()
+
+
+def keep(group: int) -> None:
+    """Should this program be killed, the processes of a group end too; until ``forget``."""
+    with _keeping:
+        _kept.add(group)
+        _keeper.keep(-each for each in _kept)
+
+
+def forget(group: int) -> None:
+    """The group has ended."""
+    with _keeping:
+        _kept.discard(group)
+        _keeper.keep(-each for each in _kept)
 
 
 def free_ports(count: int) -> list[int]:
@@ -49,6 +68,7 @@ class Process:
                 cwd=cwd,
                 start_new_session=True,
             )
+        keep(self._popen.pid)
 
     @property
     def running(self) -> bool:
@@ -66,6 +86,7 @@ class Process:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         self._popen.wait()
+        forget(self._popen.pid)
 
     async def end(self, seconds: float = 10) -> None:
         """SIGTERM, then by force. Whatever it started goes with it."""

@@ -96,9 +96,11 @@ class RabbitCluster(Cluster):
         await self._joined(range(NODES))
 
     async def stop(self) -> None:
-        await asyncio.gather(*(process.end(5) for process in self._nodes))
-        if self._epmd is not None:
-            await self._epmd.end(2)
+        try:
+            await asyncio.gather(*(process.end(5) for process in self._nodes))
+        finally:
+            if self._epmd is not None:
+                await self._epmd.end(2)
 
     def _name(self, node: int) -> str:
         return f"hf{node + 1}@localhost"

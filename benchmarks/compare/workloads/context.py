@@ -88,6 +88,8 @@ class Context:
     #: What the workload calls the topic that it fills.
     topic: str
     window: Measured = field(default_factory=Measured)
+    #: What the figures lack, if anything.
+    note: str = ""
 
     @asynccontextmanager
     async def measured(self) -> AsyncIterator[Measured]:

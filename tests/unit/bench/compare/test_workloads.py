@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import time
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import pytest
 
 from benchmarks.compare.payloads import first, payloads, pool
-from benchmarks.compare.workloads import WORKLOADS, context
+from benchmarks.compare.workloads import WORKLOADS, context, failover
 from benchmarks.compare.workloads.context import Channel, Context, Parameters, calibrate, percentile
 from benchmarks.compare.workloads.failover import outage
 from benchmarks.peers.system import Client
@@ -79,9 +80,8 @@ class Surroundings:
     async def run(self, name: str, answers: str = "", **parameters: Any) -> dict[str, Any]:
         given = Parameters(**{"seconds": 0.2, "most_bytes": 20_000_000, "times": 20} | parameters)
         channel = Channel(self.said, io.StringIO(answers))
-        return dict(
-            await WORKLOADS[name].run(Context("memory", self.client, given, channel, WORKLOADS[name].name))
-        )
+        self.context = Context("memory", self.client, given, channel, WORKLOADS[name].name)
+        return dict(await WORKLOADS[name].run(self.context))
 
     @property
     def events(self) -> list[str]:
@@ -170,6 +170,41 @@ async def test_failover_ends_with_the_node_that_does_not_come_back(here: Surroun
     killed = json.dumps({"began": 0.0, "gone": 0.0})
     figures = await here.run("failover", f'{killed}\n{{"ended": 1}}\n', times=5)
     assert len(figures["samples"]) == 1
+
+
+async def test_failover_ends_when_there_is_nobody_to_kill(here: Surroundings) -> None:
+    killed, ended = json.dumps({"began": 0.0, "gone": 0.0}), '{"ended": 1}'
+    figures = await here.run("failover", f"{killed}\n{{}}\n{ended}\n", times=5)
+    assert len(figures["samples"]) == 1
+    with pytest.raises(RuntimeError, match="no leader to kill"):
+        await here.run("failover", f"{ended}\n", times=5)
+
+
+@pytest.mark.parametrize(("where", "samples"), [("after the kill", 2), ("before the kill", 1)])
+async def test_a_system_that_stays_silent_ends_the_failovers(
+    here: Surroundings, monkeypatch: pytest.MonkeyPatch, where: str, samples: int
+) -> None:
+    """In the second failover; after a kill the wait is the outage."""
+    monkeypatch.setattr(failover, "_PATIENCE_SECONDS", 0.5)
+    events: list[str] = []
+    publish = here.client.publish_through_failure
+
+    async def ask(_: Channel, event: str, **message: str) -> dict[str, float]:
+        events.append(event)
+        return dict.fromkeys(("began", "gone"), time.monotonic())
+
+    async def until_silent(topic: str, payload: bytes) -> None:
+        if events == (["kill", "restart", "kill"] if where == "after the kill" else ["kill", "restart"]):
+            await asyncio.sleep(60)
+        await publish(topic, payload)
+
+    monkeypatch.setattr(Channel, "ask", ask)
+    monkeypatch.setattr(here.client, "publish_through_failure", until_silent)
+    figures = await here.run("failover", times=5)
+    assert len(figures["samples"]) == samples
+    assert (figures["worst"] == 500.0) is (where == "after the kill")
+    assert here.context.note.startswith("fewer kills: ")
+    assert "0 s" in here.context.note
 
 
 @pytest.mark.parametrize(
