@@ -19,7 +19,7 @@ partitions
     turn, as long as two seconds each; the ratio of medians. Twice: whole batches, one partition after the
     other, which is what the SDK does with records that have no key; and records with keys, spread evenly
     over all partitions, where each call holds so few records per partition that batches become small: the
-    mean count per batch is told.
+    mean count of what is acknowledged together is told.
 silent
     Each broker in a network namespace of its own. The leader is cut off, without a word, from both other
     brokers and from the client; then the client, which knew that leader, publishes a record. Seconds from

@@ -21,7 +21,7 @@ _TOLD_SECONDS = 10.0
 class Burst:
     records: int
     payload_bytes: int
-    batches: int
+    acks: int
     seconds: float
 
     @property
@@ -35,9 +35,9 @@ class Burst:
         return self.payload_bytes / self.seconds / 1e6
 
     @property
-    def per_batch(self) -> float:
-        """Mean number of records in a batch."""
-        return self.records / self.batches
+    def per_ack(self) -> float:
+        """Mean number of records acknowledged together: those of one call in one batch."""
+        return self.records / self.acks
 
 
 class Load:

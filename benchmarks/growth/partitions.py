@@ -58,9 +58,8 @@ async def _compare(
             burst = await load.burst(calls)
             bursts[load].append(burst)
             name = scale.few if load is few else scale.many
-            tell(
-                f"partitions: {title}, {name}: {burst.rate:,.0f} records/s, {burst.per_batch:,.0f} in a batch"
-            )
+            together = f"{burst.per_ack:,.0f} acknowledged together"
+            tell(f"partitions: {title}, {name}: {burst.rate:,.0f} records/s, {together}")
         if number < 0:
             # Neither topic's burst is to take much longer than three times what was asked for.
             rate = min(bursts[few][-1].rate, bursts[many][-1].rate * 3)
@@ -75,12 +74,10 @@ async def _compare(
         [burst.rate for burst in counted[few]],
         "records/s",
     )
-    per_batch = [statistics.mean(burst.per_batch for burst in counted[load]) for load in (many, few)]
-    batches = [
-        statistics.median(burst.rate / burst.per_batch for burst in counted[load]) for load in (many, few)
-    ]
-    found.figures["records_per_batch"] = {"ours": per_batch[0], "base": per_batch[1]}
-    found.figures["batches_per_second"] = {"ours": batches[0], "base": batches[1]}
+    per_ack = [statistics.mean(burst.per_ack for burst in counted[load]) for load in (many, few)]
+    acks = [statistics.median(burst.rate / burst.per_ack for burst in counted[load]) for load in (many, few)]
+    found.figures["records_per_ack"] = {"ours": per_ack[0], "base": per_ack[1]}
+    found.figures["acks_per_second"] = {"ours": acks[0], "base": acks[1]}
     found.figures["partitions_used"] = {"ours": many.offsets.used, "base": few.offsets.used}
-    sizes = f"{per_batch[0]:,.0f} : {per_batch[1]:,.0f} records in a batch"
-    return replace(found, here=f"{found.here}; {sizes}, {batches[0]:,.0f} : {batches[1]:,.0f} batches/s")
+    sizes = f"{per_ack[0]:,.0f} : {per_ack[1]:,.0f} records acknowledged together"
+    return replace(found, here=f"{found.here}; {sizes}, {acks[0]:,.0f} : {acks[1]:,.0f} acknowledgements/s")

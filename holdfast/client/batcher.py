@@ -8,15 +8,18 @@ parcel harmless.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from itertools import repeat
+from operator import itemgetter
+from typing import TypeVar
 
 import xxhash
 
 from holdfast.client.parcels import (
     RECORD_OVERHEAD,
     AckFuture,
-    DoneFuture,
+    Delivery,
     Parcel,
     PartitionQueue,
     Request,
@@ -39,7 +42,12 @@ _MAX_RECORD_BYTES = 60 << 20
 #: consumer that takes them a thousand at a time.
 MAX_RECORDS = 4096
 
+#: A parcel of ``publish_many`` that holds so much waits for no more: what an entry, a batch and an
+#: acknowledgement cost beside it is little.
+_WELL_FILLED = 64 << 10
+
 _hash_key = xxhash.xxh64_intdigest
+_T = TypeVar("_T")
 
 
 class Batcher(Settlement):
@@ -170,48 +178,46 @@ class Batcher(Settlement):
         times: Sequence[int],
         headers: Headers | None,
         timeout: float,
-        done: Callable[[], DoneFuture],
-    ) -> list[DoneFuture]:
-        """Take many records at once; the topic's partitions must be known.
+        delivery: Delivery,
+        at: int,
+    ) -> None:
+        """Take many records of a call, from its ``at``-th on; the topic's partitions must be known.
 
-        ``headers`` go onto every record. Returns what resolves when they are acknowledged.
+        ``headers`` go onto every record. Those with a key join what their partition's open parcel holds:
+        over many partitions a call alone makes small batches.
         """
-        made: list[DoneFuture] = []
         if keys is None:
             step = self._fitting(_average(values))
-            for at in range(0, len(values), step):
-                part = values[at : at + step]
+            for start in range(0, len(values), step):
+                cut = slice(start, start + step)
+                part = values[cut]
                 queue = topic.sticky
-                keyless = [b""] * len(part)
-                stamps = list(times[at : at + step])
-                self._take(queue, list(part), keyless, stamps, headers, timeout, made, done)
+                queue.close()
+                self._take(queue, part, [b""] * len(part), times[cut], headers, timeout, delivery, at + start)
+                queue.close()
                 self._move_sticky(topic)
-            return made
-        columns: dict[int, tuple[list[bytes], list[bytes], list[int]]] = {}
-        partitions, sticky = topic.partitions, topic.sticky.number
-        for value, key, time_us in zip(values, keys, times, strict=True):
-            number = _hash_key(key) % partitions if key else sticky
-            column = columns.get(number)
-            if column is None:
-                column = columns[number] = ([], [], [])
-            column[0].append(value)
-            column[1].append(key)
-            column[2].append(time_us)
-        for number, (some_values, some_keys, some_times) in columns.items():
-            step = self._fitting(_average(some_values))
-            for at in range(0, len(some_values), step):
-                cut = slice(at, at + step)
-                self._take(
-                    topic.queues[number],
-                    some_values[cut],
-                    some_keys[cut],
-                    some_times[cut],
+            self._alert(topic, full=True)
+            return
+        full = False
+        for number, rows in _spread(keys, topic.partitions, topic.sticky.number).items():
+            queue = topic.queues[number]
+            column = _pick(values, rows)
+            step = self._fitting(_average(column))
+            for start in range(0, len(rows), step):
+                cut = slice(start, start + step)
+                some = rows[cut]
+                queue_full = self._take(
+                    queue,
+                    column[cut],
+                    _pick(keys, some),
+                    _pick(times, some),
                     headers,
                     timeout,
-                    made,
-                    done,
+                    delivery,
+                    at + some[0],
                 )
-        return made
+                full = full or queue_full
+        self._alert(topic, full=full)
 
     def whole_batches(self, values: Sequence[bytes], size: int) -> int:
         """How many of these records are about ``size`` bytes in whole batches, at least one of them."""
@@ -226,30 +232,44 @@ class Batcher(Settlement):
     def _take(
         self,
         queue: PartitionQueue,
-        values: list[bytes],
-        keys: list[bytes],
-        times: list[int],
+        values: Sequence[bytes],
+        keys: Sequence[bytes],
+        times: Sequence[int],
         headers: Headers | None,
         timeout: float,
-        made: list[DoneFuture],
-        done: Callable[[], DoneFuture],
-    ) -> None:
-        topic = queue.topic
-        queue.close()
-        parcel = Parcel(queue, self._now(), timeout)
-        parcel.values, parcel.keys, parcel.times = values, keys, times
-        parcel.size = sum(map(len, values)) + sum(map(len, keys)) + RECORD_OVERHEAD * len(values)
+        delivery: Delivery,
+        at: int,
+    ) -> bool:
+        """Put records that fit a batch into the open parcel, or a new one; True when one is full."""
+        count = len(values)
+        size = sum(map(len, values)) + sum(map(len, keys)) + RECORD_OVERHEAD * count
         if headers:
-            parcel.headers = dict.fromkeys(range(len(values)), headers)
-            parcel.size += len(values) * sum([len(header) + len(content) for header, content in headers])
-        parcel.done = done()
-        made.append(parcel.done)
-        self.buffered += parcel.size
-        queue.waiting.append(parcel)
-        topic.pending[queue] = None
+            size += count * sum([len(header) + len(content) for header, content in headers])
+        full = False
+        parcel = queue.open
+        if parcel is not None and (
+            parcel.size + size > self._batch_bytes
+            or len(parcel.values) + count > MAX_RECORDS
+            or parcel.timeout != timeout
+        ):
+            queue.close()
+            parcel, full = None, True
+        if parcel is None:
+            parcel = queue.open = Parcel(queue, self._now(), timeout)
+            queue.topic.pending[queue] = None
+        parcel.extend(values, keys, times, headers, delivery, at)
+        parcel.size += size
+        self.buffered += size
+        if parcel.size >= _WELL_FILLED:
+            queue.close()
+            full = True
+        return full
+
+    def _alert(self, topic: TopicQueue, *, full: bool) -> None:
+        """Records were taken."""
         if not topic.armed:
             self._on_work(topic)
-        elif not topic.hurried:
+        elif full and not topic.hurried:
             self._on_full(topic)
 
     def route(self, topic: TopicQueue, partitions: int, max_record_bytes: int) -> None:
@@ -310,6 +330,8 @@ class Batcher(Settlement):
         size = 0
         emptied: list[PartitionQueue] = []
         for queue in topic.pending:
+            if parcels and size + queue.first_size() > _MAX_REQUEST_BYTES:
+                continue  # it stays open for more
             parcel = self._leaving(queue)
             if parcel is None:
                 emptied.append(queue)
@@ -404,6 +426,22 @@ class Batcher(Settlement):
 
 def _average(values: Sequence[bytes]) -> int:
     return sum(map(len, values)) // len(values) + RECORD_OVERHEAD
+
+
+def _spread(keys: Sequence[bytes], partitions: int, keyless: int) -> dict[int, list[int]]:
+    """The indexes of the records by partition, in order."""
+    rows: defaultdict[int, list[int]] = defaultdict(list)
+    for index, number in enumerate([_hash_key(key) % partitions if key else keyless for key in keys]):
+        rows[number].append(index)
+    return rows
+
+
+def _pick(column: Sequence[_T], rows: Sequence[int]) -> Sequence[_T]:
+    """The column's entries in these rows; one statement for all."""
+    if len(rows) == 1:
+        return (column[rows[0]],)
+    picked: tuple[_T, ...] = itemgetter(*rows)(column)
+    return picked
 
 
 def _too_large(size: int, topic: TopicQueue) -> RecordTooLargeError:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from itertools import repeat
+from operator import itemgetter
+from typing import NamedTuple
 
 from holdfast.client.types import Ack, BatchAck
 from holdfast.errors import HoldfastError
@@ -17,9 +19,55 @@ from holdfast.records import Compression, Headers, decode_batch, encode_parts
 RECORD_OVERHEAD = 64
 
 _make_ack = partial(tuple.__new__, Ack)
+_PLACE = itemgetter(0)
 
 AckFuture = asyncio.Future[Ack]
-DoneFuture = asyncio.Future[BatchAck]
+
+
+class Delivery:
+    """The records of one call of ``publish_many``, in whatever parcels they travel.
+
+    ``future`` resolves when all are settled: to their acknowledgements, ordered by the first
+    record of each, or to the first error there was.
+    """
+
+    __slots__ = ("_acks", "_error", "future", "left")
+
+    def __init__(self, count: int, future: asyncio.Future[list[BatchAck]]) -> None:
+        self.future = future
+        #: Records not settled.
+        self.left = count
+        self._acks: list[tuple[int, BatchAck]] = []
+        self._error: HoldfastError | None = None
+
+    def acknowledge(self, at: int, ack: BatchAck) -> None:
+        """These records, the first of which was the call's ``at``-th, are stored."""
+        self._acks.append((at, ack))
+        self._settle(ack.count)
+
+    def fail(self, count: int, error: HoldfastError) -> None:
+        """So many records are not stored, or nobody knows."""
+        self._error = self._error or error
+        self._settle(count)
+
+    def _settle(self, count: int) -> None:
+        self.left -= count
+        if self.left or self.future.done():
+            return
+        if self._error is not None:
+            self.future.set_exception(self._error)
+        else:
+            self._acks.sort(key=_PLACE)
+            self.future.set_result([ack for _, ack in self._acks])
+
+
+class Share(NamedTuple):
+    """Records within a parcel that one call of ``publish_many`` handed over, one after the other."""
+
+    delivery: Delivery
+    first: int  # index within the parcel
+    records: int
+    at: int  # index within the call of the first of them: acknowledgements come in this order
 
 
 class Parcel:
@@ -31,7 +79,6 @@ class Parcel:
         "count",
         "data",
         "deadline",
-        "done",
         "epoch",
         "futures",
         "headers",
@@ -40,6 +87,7 @@ class Parcel:
         "queue",
         "restarts",
         "settled",
+        "shares",
         "size",
         "timeout",
         "times",
@@ -60,7 +108,8 @@ class Parcel:
         self.headers: dict[int, Headers] = {}
         #: One per record once a record brought one.
         self.futures: list[AckFuture | None] | None = None
-        self.done: DoneFuture | None = None
+        #: Of calls that wait for many records, in order.
+        self.shares: list[Share] = []
         #: Told when the parcel is settled, well or not.
         self.watchers: list[asyncio.Future[None]] = []
         self.size = 0
@@ -75,6 +124,30 @@ class Parcel:
         #: Travels without parcels of other partitions, to find which one is refused.
         self.alone = False
         self.restarts = 0
+
+    def extend(
+        self,
+        values: Sequence[bytes],
+        keys: Sequence[bytes],
+        times: Sequence[int],
+        headers: Headers | None,
+        delivery: Delivery,
+        at: int,
+    ) -> None:
+        """Take these records of a call, from its ``at``-th on; ``headers`` go onto each."""
+        first, count = len(self.values), len(values)
+        if headers:
+            self.headers.update(dict.fromkeys(range(first, first + count), headers))
+        if self.futures is not None:
+            self.futures += [None] * count
+        self.values += values
+        self.keys += keys
+        self.times += times
+        last = self.shares[-1] if self.shares else None
+        if last is not None and last.delivery is delivery and last.first + last.records == first:
+            self.shares[-1] = last._replace(records=last.records + count)
+        else:
+            self.shares.append(Share(delivery, first, count, at))
 
     def watch(self, new_future: Callable[[], asyncio.Future[None]]) -> asyncio.Future[None]:
         """Resolves when the parcel is settled, well or not."""
@@ -112,22 +185,25 @@ class Parcel:
                 if future is not None and not future.done():
                     future.set_result(ack)
             self.futures = None
-        if self.done is not None and not self.done.done():
-            self.done.set_result(BatchAck(topic, self.queue.number, base_offset, self.count))
+        for delivery, first, records, at in self.shares:
+            delivery.acknowledge(at, BatchAck(topic, self.queue.number, base_offset + first, records))
+        self.shares = []
 
     def fail(self, error: HoldfastError) -> bool:
         """Give up. False when records had nobody who would hear of it."""
         self._settle()
-        silent = self.futures is None and self.done is None
+        told = 0
         for future in self.futures or ():
-            if future is None:
-                silent = True
-            elif not future.done():
-                future.set_exception(error)
+            if future is not None:
+                told += 1
+                if not future.done():
+                    future.set_exception(error)
         self.futures = None
-        if self.done is not None and not self.done.done():
-            self.done.set_exception(error)
-        return not silent
+        for share in self.shares:
+            told += share.records
+            share.delivery.fail(share.records, error)
+        self.shares = []
+        return told == (self.count or len(self.values))
 
     def halves(self, compression: Compression) -> list[Parcel]:
         """Two parcels of the same records and sequences; they take over who waits for this one.
@@ -138,7 +214,7 @@ class Parcel:
         columns = decode_batch(b"".join(self.data))
         middle = self.count // 2
         halves: list[Parcel] = []
-        for cut in (slice(0, middle), slice(middle, None)):
+        for cut in (slice(0, middle), slice(middle, self.count)):
             half = Parcel(self.queue, self.opened, self.timeout)
             half.data = encode_parts(
                 columns.values[cut],
@@ -152,12 +228,11 @@ class Parcel:
             half.alone = True
             half.uncertain = self.uncertain
             half.epoch = self.epoch
-            half.base_sequence = self.base_sequence + (cut.start or 0)
+            half.base_sequence = self.base_sequence + cut.start
             if self.futures is not None:
                 half.futures = self.futures[cut]
+            half.shares = _cut_shares(self.shares, cut.start, cut.stop)
             halves.append(half)
-        if self.done is not None:
-            _join(self.done, halves)
         halves[1].watchers = self.watchers
         self.settled = True
         return halves
@@ -183,6 +258,11 @@ class PartitionQueue:
         yield from self.waiting
         if self.open is not None:
             yield self.open
+
+    def first_size(self) -> int:
+        """Of the parcel that is next to leave; 0: there is none."""
+        parcel = self.waiting[0] if self.waiting else self.open
+        return 0 if parcel is None else parcel.size
 
     def close(self) -> None:
         """Let nothing more into the open parcel."""
@@ -292,23 +372,11 @@ def next_epoch(parcel: Parcel) -> int:
     return parcel.epoch if parcel.base_sequence >= 0 else parcel.queue.epoch
 
 
-def _join(done: DoneFuture, halves: Sequence[Parcel]) -> None:
-    """Resolve the future of a parcel when both its halves are acknowledged."""
-    loop = done.get_loop()
-    made: list[DoneFuture] = []
-
-    def finish(half: DoneFuture) -> None:
-        error = half.exception()
-        if done.done():
-            return
-        if error is not None:
-            done.set_exception(error)
-        elif all(one.done() and not one.exception() for one in made):
-            first = made[0].result()
-            done.set_result(replace(first, count=sum([one.result().count for one in made])))
-
-    for parcel in halves:
-        future: DoneFuture = loop.create_future()
-        parcel.done = future
-        made.append(future)
-        future.add_done_callback(finish)
+def _cut_shares(shares: Sequence[Share], start: int, stop: int) -> list[Share]:
+    """What of them lies within these records of their parcel."""
+    parts: list[Share] = []
+    for delivery, first, records, at in shares:
+        begin, end = max(first, start), min(first + records, stop)
+        if begin < end:
+            parts.append(Share(delivery, begin - start, end - begin, at))
+    return parts

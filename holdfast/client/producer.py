@@ -17,10 +17,10 @@ from holdfast.client.expiry import Expiry
 from holdfast.client.failures import from_rpc
 from holdfast.client.inputs import HeadersInput, to_bytes, to_headers, to_key
 from holdfast.client.options import ClientOptions
-from holdfast.client.parcels import RECORD_OVERHEAD, AckFuture, DoneFuture, TopicQueue
+from holdfast.client.parcels import RECORD_OVERHEAD, AckFuture, Delivery, TopicQueue
 from holdfast.client.times import to_us
 from holdfast.client.tracing import make_inject
-from holdfast.client.types import BatchAck, PublishSummary
+from holdfast.client.types import PublishSummary
 from holdfast.errors import (
     ClosedError,
     DeadlineExceededError,
@@ -165,9 +165,9 @@ class Producer:
         pairs = extra if headers is None else to_headers(headers, extra)
         wait = self._timeout if timeout is None else timeout
         deadline = self._loop.time() + wait
-        futures: list[DoneFuture] = []
-        step = self._batcher.whole_batches(values, min(_CHUNK_BYTES, self._batcher.max_buffered))
         queue = await self._topic(topic, deadline)
+        delivery = Delivery(len(values), self._new_future())
+        step = self._step(values, key_column)
         for at in range(0, len(values), step):
             cut = slice(at, at + step)
             part = values[cut]
@@ -176,19 +176,29 @@ class Producer:
                 await self._wait_room(size, deadline)
             if queue is not self._batcher.topics.get(topic):
                 queue = await self._topic(topic, deadline)
-            futures += self._batcher.add_columns(
+            self._batcher.add_columns(
                 queue,
                 part,
                 None if key_column is None else key_column[cut],
                 stamps[cut],
                 pairs,
                 wait,
-                self._new_future,
+                delivery,
+                at,
             )
             if at + step < len(values):
                 await asyncio.sleep(0)
-        acks = await _all(futures)
-        return PublishSummary(topic, len(values), tuple(acks))
+        return PublishSummary(topic, len(values), tuple(await delivery.future))
+
+    def _step(self, values: Sequence[bytes], keys: Sequence[bytes] | None) -> int:
+        """How many of these records are handed over at a time."""
+        room = min(_CHUNK_BYTES, self._batcher.max_buffered)
+        if keys is None:
+            return self._batcher.whole_batches(values, room)
+        count = len(values)
+        size = sum(map(len, values)) + RECORD_OVERHEAD * count
+        # Even pieces: a small last one would make thin batches, and they may have to wait for others.
+        return -(-count // -(-size // room))
 
     async def flush(self) -> None:
         """See ``Client.flush``."""
@@ -506,19 +516,6 @@ def _heard(future: asyncio.Future[Any]) -> None:
     """A failure that reaches the caller by another way is not one that nobody heard of."""
     if not future.cancelled():
         future.exception()
-
-
-async def _all(futures: Sequence[DoneFuture]) -> list[BatchAck]:
-    """Results of all; the first error once all are settled."""
-    for future in futures:
-        future.add_done_callback(_heard)  # also when the caller is cancelled while waiting
-    if futures:
-        await asyncio.wait(futures)
-    failures = [future.exception() for future in futures]
-    for failure in failures:
-        if failure is not None:
-            raise failure
-    return [future.result() for future in futures]
 
 
 async def _stream_error(call: _Stream, failure: BaseException, endpoint: Endpoint) -> HoldfastError:

@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from holdfast.client.batcher import MAX_RECORDS, Batcher
-from holdfast.client.parcels import TopicQueue
-from holdfast.client.types import Ack
+from holdfast.client.parcels import Delivery, TopicQueue
+from holdfast.client.types import Ack, BatchAck
 from holdfast.errors import (
     DeadlineExceededError,
     HoldfastError,
@@ -39,6 +39,7 @@ class World:
         self.loop = loop
         self.now = 0.0
         self.broker = ModelBroker(partitions)
+        self.lost: list[HoldfastError] = []
         self.batcher = Batcher(
             producer_id=7,
             batch_bytes=batch_bytes,
@@ -48,7 +49,7 @@ class World:
             now=lambda: self.now,
             on_work=self._on_work,
             on_full=lambda _: None,
-            on_lost=lambda _: None,
+            on_lost=self.lost.append,
         )
         self.topic: TopicQueue = self.batcher.topic("t")
         self.batcher.route(self.topic, partitions, 0)
@@ -57,15 +58,40 @@ class World:
         #: Streams the client has left, whose requests may still arrive.
         self.ghosts: list[deque[bytes]] = []
         self.published: list[tuple[bytes, asyncio.Future[Ack]]] = []
+        #: Values, and what their call waits for.
+        self.calls: list[tuple[list[bytes], asyncio.Future[list[BatchAck]]]] = []
+        self.taken = 0
 
     def _on_work(self, topic: TopicQueue) -> None:
         topic.armed = True
 
     def publish(self, key: int, poison: bool = False, timeout: float = 30.0) -> None:
-        value = b"%d" % len(self.published) + (POISON if poison else b"")
+        value = self._value(poison)
         future: asyncio.Future[Ack] = self.loop.create_future()
         self.published.append((value, future))
         self.batcher.add("t", value, b"k%d" % key if key else b"", 0, None, future, timeout)
+
+    def publish_many(
+        self, keys: list[int], poison: int = -1, timeout: float = 30.0, chunk: int = 1 << 30
+    ) -> None:
+        """A record for each key; 0: without one. That of index ``poison`` is refused."""
+        values = [self._value(index == poison) for index in range(len(keys))]
+        column = [b"k%d" % key if key else b"" for key in keys]
+        delivery = Delivery(len(values), self.loop.create_future())
+        self.calls.append((values, delivery.future))
+        for at in range(0, len(values), chunk):
+            cut = slice(at, at + chunk)
+            times = [0] * len(values[cut])
+            some_keys = column[cut] if any(keys) else None
+            self.batcher.add_columns(self.topic, values[cut], some_keys, times, None, timeout, delivery, at)
+
+    def send(self, key: int) -> None:
+        """A record nobody waits for."""
+        self.batcher.add("t", self._value(False), b"k%d" % key, 0, None, None, 30.0)
+
+    def _value(self, poison: bool) -> bytes:
+        number, self.taken = self.taken, self.taken + 1
+        return b"%d" % number + (POISON if poison else b"")
 
     def pump(self, due: bool) -> None:
         self.topic.due = self.topic.due or due
@@ -160,9 +186,34 @@ class World:
                 assert isinstance(error, OutcomeUnknownError | DeadlineExceededError), error
                 if "nothing was stored" in error.message:
                     assert value not in place, error
+        for values, call in self.calls:
+            self._check_call(values, call, place)
         for log in self.broker.logs:
             numbers = [int(value) for value in log]
             assert numbers == sorted(numbers), "out of order"
+
+    def _check_call(
+        self,
+        values: list[bytes],
+        call: asyncio.Future[list[BatchAck]],
+        place: dict[bytes, tuple[int, int]],
+    ) -> None:
+        assert call.done()
+        error = call.exception()
+        poisoned = any(POISON in value for value in values)
+        if error is not None:
+            expected = (OutcomeUnknownError, DeadlineExceededError)
+            assert isinstance(error, expected + (RecordTooLargeError,) * poisoned), error
+            return
+        assert not poisoned
+        acknowledged = [
+            self.broker.logs[ack.partition][offset]
+            for ack in call.result()
+            for offset in range(ack.base_offset, ack.base_offset + ack.count)
+        ]
+        if all(ack.partition == call.result()[0].partition for ack in call.result()):
+            assert acknowledged == values, "acknowledgements out of order"
+        assert sorted(acknowledged) == sorted(values)
 
 
 FAULTS = st.sampled_from(["", "", "", "overloaded", "unknown, stored", "unknown, not stored"])
@@ -173,9 +224,18 @@ PUBLISH = st.tuples(
     st.sampled_from([False] * 12 + [True]),
     st.sampled_from([5.0, 30.0]),
 )
+PUBLISH_MANY = st.tuples(
+    st.just("publish_many"),
+    st.lists(st.integers(0, 3), min_size=1, max_size=12),
+    st.sampled_from([-1] * 6 + [0, 1, 5]),
+    st.sampled_from([5.0, 30.0]),
+    st.sampled_from([1, 3, 100]),
+)
 ACTIONS = st.one_of(
     PUBLISH,
     PUBLISH,
+    PUBLISH_MANY,
+    PUBLISH_MANY,
     st.tuples(st.just("pump"), st.booleans()),
     st.tuples(st.just("arrive"), FAULTS),
     st.tuples(st.just("hear")),
@@ -348,11 +408,129 @@ async def test_a_batch_of_many_small_records_is_closed_by_their_number() -> None
     one_by_one, at_once = MAX_RECORDS + 1, 2 * MAX_RECORDS + 1
     for _ in range(one_by_one):
         world.publish(0)
-    values = [b"v"] * at_once
-    world.batcher.add_columns(world.topic, values, None, [0] * at_once, None, 30.0, loop.create_future)
+    world.publish_many([0] * at_once)
+    world.publish_many([1] * 500)
+    world.publish_many([1] * MAX_RECORDS)
     counts = []
     while (request := world.batcher.next_request(world.topic)) is not None:
         counts += [parcel.count for parcel in request.parcels]
-    assert sum(counts) == one_by_one + at_once
-    assert max(counts) == MAX_RECORDS
-    assert sorted(counts) == [1, 1, MAX_RECORDS, MAX_RECORDS, MAX_RECORDS]
+    assert sum(counts) == one_by_one + at_once + 500 + MAX_RECORDS
+    assert sorted(counts) == [1, 1, 500, *[MAX_RECORDS] * 4]
+
+
+def parcels(world: World) -> list[tuple[int, int]]:
+    """(partition, records) of all that leaves now, request by request."""
+    left = []
+    while (request := world.batcher.next_request(world.topic)) is not None:
+        world.wire.append(world.batcher.message(request))
+        left += [(parcel.queue.number, parcel.count) for parcel in request.parcels]
+    return left
+
+
+def test_calls_over_many_partitions_share_their_batches(loop: asyncio.AbstractEventLoop) -> None:
+    world = World(loop, 5, 1 << 16, partitions=50)
+    keys = list(range(1, 201))
+    for _ in range(3):
+        world.publish_many(keys, chunk=60)
+    left = parcels(world)
+    assert len(left) == len({partition for partition, _ in left}), "a batch for each partition"
+    assert len(world.wire) == 1
+    assert sum(count for _, count in left) == 600
+    world.run_down()
+    world.check()
+    for values, call in world.calls:
+        acks = call.result()
+        assert len(acks) == len(left), "what stands together is acknowledged together"
+        firsts = [values.index(world.broker.logs[ack.partition][ack.base_offset]) for ack in acks]
+        assert firsts == sorted(firsts)
+
+
+def test_single_records_share_the_batch_of_a_call(loop: asyncio.AbstractEventLoop) -> None:
+    world = World(loop, 5, 1 << 16, partitions=1)
+    world.publish(1)
+    world.publish_many([1, 2, 3])
+    world.publish(1)
+    assert parcels(world) == [(0, 5)]
+    world.run_down()
+    world.check()
+    assert [future.result().offset for _, future in world.published] == [0, 4]
+    assert [(ack.base_offset, ack.count) for ack in world.calls[0][1].result()] == [(1, 3)]
+
+
+def test_a_batch_that_is_well_filled_waits_for_no_more(loop: asyncio.AbstractEventLoop) -> None:
+    world = World(loop, 5, 1 << 20, partitions=1)
+    world.publish_many([1] * 10)
+    world.pump(due=False)
+    world.publish_many([1] * 10)
+    assert not world.batcher.ready(world.topic), "one is under way, and linger not over"
+    world.publish_many([1] * 1000)
+    assert world.batcher.ready(world.topic)
+    world.run_down()
+    world.check()
+
+
+def test_records_with_another_timeout_travel_apart(loop: asyncio.AbstractEventLoop) -> None:
+    """Else a deadline would be that of somebody else's records."""
+    world = World(loop, 5, 1 << 16, partitions=1)
+    world.publish_many([1] * 3, timeout=5.0)
+    world.publish_many([1] * 4)
+    world.late(6.0)
+    world.run_down()
+    world.check()
+    short, long = [call for _, call in world.calls]
+    assert isinstance(short.exception(), DeadlineExceededError)
+    assert [ack.count for ack in long.result()] == [4]
+
+
+def test_a_record_that_is_too_large_fails_its_call_alone(loop: asyncio.AbstractEventLoop) -> None:
+    world = World(loop, 5, 1 << 16, partitions=1)
+    world.publish_many([1] * 5)
+    world.publish_many([1] * 5, poison=3)
+    world.publish_many([1] * 5)
+    world.publish(1)
+    world.run_down()
+    world.check()
+    assert [type(call.exception()) for _, call in world.calls] == [
+        type(None),
+        RecordTooLargeError,
+        type(None),
+    ]
+    stored = {value for log in world.broker.logs for value in log}
+    for values, call in world.calls:
+        if call.exception() is None:
+            assert sum(ack.count for ack in call.result()) == len(values)
+        assert len(stored.intersection(values)) == sum(POISON not in value for value in values)
+
+
+def test_a_request_without_room_for_a_partition_leaves_its_batch_open(
+    loop: asyncio.AbstractEventLoop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("holdfast.client.batcher._MAX_REQUEST_BYTES", 1000)
+    world = World(loop, 5, 1 << 16, partitions=50)
+    world.publish_many(list(range(1, 201)))
+    used = len(world.topic.pending)
+    first = world.batcher.next_request(world.topic)
+    assert first is not None
+    assert sum(parcel.size for parcel in first.parcels) <= 1000
+    world.wire.append(world.batcher.message(first))
+    world.publish_many(list(range(1, 201)))
+    assert not world.batcher.ready(world.topic), "what is left is not closed: it waits for more"
+    world.run_down()
+    world.check()
+    counts = [len(batches) for batches in world.broker.batches]
+    assert counts.count(2) == len(first.parcels)
+    assert counts.count(1) == used - len(first.parcels)
+
+
+def test_records_nobody_waits_for_are_reported_though_others_share_their_batch(
+    loop: asyncio.AbstractEventLoop,
+) -> None:
+    for with_send in (False, True):
+        world = World(loop, 5, 1 << 16, partitions=1)
+        world.publish_many([1] * 3)
+        world.publish(1)
+        if with_send:
+            world.send(1)
+        world.late(60.0)
+        assert [type(error) for error in world.lost] == [DeadlineExceededError] * with_send
+        world.check()

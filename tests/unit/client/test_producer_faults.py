@@ -244,3 +244,14 @@ async def test_leaving_with_an_error_does_not_wait() -> None:
         await bus.__aexit__(ZeroDivisionError, ZeroDivisionError(), None)
         with pytest.raises(ClosedError):
             await future
+
+
+async def test_a_call_over_many_partitions_is_handed_over_in_large_pieces() -> None:
+    """What is handed over first leaves first: in small pieces it would leave as tiny batches."""
+    async with FakeCluster(1) as cluster, holdfast.connect(cluster.endpoints) as bus:
+        await bus.create_topic("many", partitions=256)
+        count = 8_000  # 1.7 MiB, as the SDK counts
+        keys = [b"%d" % number for number in range(count)]
+        summary = await bus.publish_many("many", [bytes(150)] * count, keys)
+        assert summary.count == sum(ack.count for ack in summary.acks) == count
+        assert len(summary.acks) == len({ack.partition for ack in summary.acks}) == 256

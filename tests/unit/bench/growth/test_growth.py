@@ -98,8 +98,8 @@ def test_wrong_acknowledgements_are_refused(acks: list[BatchAck], why: str) -> N
 
 
 def test_a_burst_in_figures() -> None:
-    burst = Burst(records=1000, payload_bytes=1_024_000, batches=4, seconds=0.5)
-    assert (burst.rate, burst.megabytes, burst.per_batch) == (2000.0, 2.048, 250.0)
+    burst = Burst(records=1000, payload_bytes=1_024_000, acks=4, seconds=0.5)
+    assert (burst.rate, burst.megabytes, burst.per_ack) == (2000.0, 2.048, 250.0)
 
 
 def test_calls_make_about_so_many_bytes() -> None:
