@@ -21,6 +21,8 @@ _RECENT = struct.Struct(">QIQq")
 #: Batches remembered per producer and partition: the most a producer may have in flight.
 MAX_RECENT = 8
 
+_ALL_BUT_ONE = (MAX_RECENT - 1) * _RECENT.size
+
 # Where the last expiry stopped. Shorter than any producer's key, and part of
 # the state: replicas must go on from the same place.
 _EXPIRY_CURSOR = b"\x00"
@@ -30,13 +32,23 @@ _FIRST = bytes(_KEY.size)
 RecentBatch = tuple[int, int, int, int]
 
 
-class ProducerRow(msgspec.Struct, frozen=True):
+class ProducerRow(msgspec.Struct, frozen=True, gc=False):
     """One producer in one partition."""
 
     epoch: int
     last_sequence: int  # of the last record; -1 before the first
     last_time_us: int  # stamped time of its last append
-    recent: tuple[RecentBatch, ...]  # the latest batches, oldest first, at most MAX_RECENT
+    packed: bytes = b""  # ``recent`` as stored: every append needs them, few look into them
+
+    @property
+    def recent(self) -> tuple[RecentBatch, ...]:
+        """The latest batches, oldest first, at most MAX_RECENT."""
+        return tuple(_RECENT.iter_unpack(self.packed))
+
+
+def pack_next(packed: bytes, base: int, count: int, base_offset: int, append_time_us: int) -> bytes:
+    """``packed`` and one batch more; the oldest goes when it would be more than MAX_RECENT."""
+    return packed[-_ALL_BUT_ONE:] + _RECENT.pack(base, count, base_offset, append_time_us)
 
 
 def read(r: Reader, topic_id: int, partition: int, producer_id: int) -> ProducerRow | None:
@@ -45,25 +57,19 @@ def read(r: Reader, topic_id: int, partition: int, producer_id: int) -> Producer
     if value is None:
         return None
     epoch, last_sequence, last_time, n = _HEAD.unpack_from(value)
-    recent = tuple(_RECENT.iter_unpack(value[_HEAD.size :]))
-    if len(recent) != n:
+    packed = value[_HEAD.size :]
+    if len(packed) != n * _RECENT.size:
         raise StorageError(
             f"state of producer {producer_id} in topic {topic_id} partition {partition} is damaged"
         )
-    return ProducerRow(epoch, last_sequence, last_time, recent)
+    return ProducerRow(epoch, last_sequence, last_time, packed)
 
 
 def write(w: Writer, topic_id: int, partition: int, producer_id: int, row: ProducerRow) -> None:
-    """Remember the producer; of ``recent`` the last ``MAX_RECENT``."""
-    recent = row.recent[-MAX_RECENT:]
-    pack = _RECENT.pack
-    value = b"".join(
-        (
-            _HEAD.pack(row.epoch, row.last_sequence, row.last_time_us, len(recent)),
-            *[pack(*batch) for batch in recent],
-        )
-    )
-    w.put(Table.PRODUCERS, _KEY.pack(topic_id, partition, producer_id), value)
+    """Remember the producer."""
+    packed = row.packed
+    head = _HEAD.pack(row.epoch, row.last_sequence, row.last_time_us, len(packed) // _RECENT.size)
+    w.put(Table.PRODUCERS, _KEY.pack(topic_id, partition, producer_id), head + packed)
 
 
 def count(r: Reader) -> int:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import xxhash
 
-from holdfast.cluster.state.catalog import check_partition, partition_state
+from holdfast.cluster.state.catalog import no_such_partition, partition_state
 from holdfast.cluster.state.context import EntryContext
 from holdfast.cluster.state.sequences import Duplicate, advance, check_sequence
 from holdfast.errors import InvalidArgumentError, LimitExceededError, MalformedBatchError
@@ -20,14 +18,10 @@ _MAX_PRODUCER_ID = (1 << 63) - 1
 _hash_batch = xxhash.xxh3_128_intdigest
 
 
-class _Checked(NamedTuple):
-    """A batch that may be stored: nothing about it can be refused any more."""
-
-    batch: log_pb2.AppendBatch
-    start: int  # within the entry
-    state: PartitionState
-    producer: ProducerRow | None
-    duplicate: Duplicate | None
+#: A batch that may be stored, for nothing about it can be refused any more: where it starts within
+#: the entry, its partition's state, its producer, and where it is stored already. A plain
+#: tuple: an entry may hold a thousand.
+_Checked = tuple[log_pb2.AppendBatch, int, PartitionState, ProducerRow | None, Duplicate | None]
 
 
 def apply_append(
@@ -39,7 +33,14 @@ def apply_append(
         HoldfastError: refused, nothing was written.
         StorageError: the store failed.
     """
-    w, index, time_us, entry = context.w, context.index, context.time_us, context.entry
+    w, index, time_us, entry, catalog = (
+        context.w,
+        context.index,
+        context.time_us,
+        context.entry,
+        context.catalog,
+    )
+    states, touch = catalog.states, context.touched.add
     topic_id, producer_id, epoch = op.topic_id, op.producer_id, op.producer_epoch
     checked = _check(context, op, blob_start, blob_length)
     result = log_pb2.OpResult()
@@ -70,22 +71,24 @@ def apply_append(
             max_ts=batch.max_timestamp_us,
             batch_hash=_hash_batch(entry[start : start + length]),
         )
-        context.catalog.states[topic_id, partition] = after
+        place = (topic_id, partition)
+        states[place] = after
+        touch(place)
         context.stored += 1
-        context.touched.add((topic_id, partition))
         stored_us = after.last_append_us  # the stamped time, or later: it never goes back
         if producer_id:
             row = advance(producer, epoch, batch.base_sequence, count, base_offset, stored_us)
             producers.write(w, topic_id, partition, producer_id, row)
+            catalog.remember_producer(topic_id, partition, producer_id, row)
         add_ack(partition=partition, base_offset=base_offset, count=count, append_time_us=stored_us)
     return result
 
 
 def _check(context: EntryContext, op: log_pb2.AppendOp, blob_start: int, blob_length: int) -> list[_Checked]:
-    w, limits = context.w, context.limits
-    topic = context.catalog.topic(w, op.topic_id)
-    states = context.catalog.states
-    producer_id, epoch, batches = op.producer_id, op.producer_epoch, op.batches
+    w, limits, catalog = context.w, context.limits, context.catalog
+    topic_id, producer_id, epoch, batches = op.topic_id, op.producer_id, op.producer_epoch, op.batches
+    topic = catalog.topic(w, topic_id)
+    states, partition_count = catalog.states, topic.partitions
     if producer_id > _MAX_PRODUCER_ID:
         raise InvalidArgumentError("a producer id has at most 63 bits", metadata={"field": "producer_id"})
     if not 0 < len(batches) <= limits.max_batches_per_append:
@@ -98,23 +101,24 @@ def _check(context: EntryContext, op: log_pb2.AppendOp, blob_start: int, blob_le
     newcomers = 0
     checked: list[_Checked] = []
     for batch in batches:
-        partition, count = batch.partition, batch.count
-        check_partition(topic, partition)
+        partition, count, length = batch.partition, batch.count, batch.length
+        if partition >= partition_count:
+            raise no_such_partition(topic, partition)
         if partition in seen:
             raise InvalidArgumentError(
                 f"two batches for partition {partition}: one is allowed", metadata={"field": "batches"}
             )
         seen.add(partition)
-        if not count or not batch.length or batch.min_timestamp_us > batch.max_timestamp_us:
+        if not count or not length or batch.min_timestamp_us > batch.max_timestamp_us:
             raise MalformedBatchError("a batch without records, bytes or a span of time")
-        state = states.get((topic.id, partition)) or partition_state(w, topic, partition)
+        state = states.get((topic_id, partition)) or partition_state(w, topic, partition)
         producer = duplicate = None
         if producer_id:
-            producer = producers.read(w, topic.id, partition, producer_id)
+            producer = catalog.producer(w, topic_id, partition, producer_id)
             duplicate = check_sequence(producer, epoch, batch.base_sequence, count)
             newcomers += producer is None
-        checked.append(_Checked(batch, start, state, producer, duplicate))
-        start += batch.length
+        checked.append((batch, start, state, producer, duplicate))
+        start += length
     if start != blob_start + blob_length:
         raise MalformedBatchError(f"batches of {start - blob_start} bytes in a blob of {blob_length}")
     if newcomers and producers.count(w) + newcomers > limits.max_producers:

@@ -44,6 +44,9 @@ _HANDLERS: Mapping[str, Callable[[EntryContext, Any], log_pb2.OpResult]] = {
 #: Those of them that write no partition's row.
 _LEAVES_PARTITIONS = frozenset(("commit_offsets", "expire_producers"))
 
+#: Those that write no producer's row; a trim may be a step of a topic's deletion.
+_LEAVES_PRODUCERS = frozenset(("commit_offsets", "create_topic", "update_topic"))
+
 #: Those that write a topic's row.
 _CHANGES_TOPICS = frozenset(("create_topic", "update_topic", "delete_topic"))
 
@@ -117,6 +120,8 @@ class StateMachine:
             context.count_references()
             if kind not in _LEAVES_PARTITIONS:
                 self._catalog.states.clear()
+            if kind not in _LEAVES_PRODUCERS:
+                self._catalog.producers.clear()
             if kind in _CHANGES_TOPICS:
                 context.topics_changed = True
             return _HANDLERS[kind](context, getattr(op, kind))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from holdfast.errors import InvalidArgumentError, ProducerFencedError, SequenceGapError
-from holdfast.storage.producers import MAX_RECENT, ProducerRow, RecentBatch
+from holdfast.storage.producers import ProducerRow, pack_next
 
 MAX_SEQUENCE = (1 << 63) - 1
 
@@ -57,12 +57,9 @@ def advance(
     row: ProducerRow | None, epoch: int, base: int, count: int, base_offset: int, append_time_us: int
 ) -> ProducerRow:
     """The producer's row after its batch was stored at ``base_offset``."""
-    stored = (base, count, base_offset, append_time_us)
-    if row is None or row.epoch != epoch:
-        recent: tuple[RecentBatch, ...] = (stored,)
-    else:
-        recent = (*row.recent[1 - MAX_RECENT :], stored)
-    return ProducerRow(epoch, base + count - 1, append_time_us, recent)
+    known = b"" if row is None or row.epoch != epoch else row.packed
+    packed = pack_next(known, base, count, base_offset, append_time_us)
+    return ProducerRow(epoch, base + count - 1, append_time_us, packed)
 
 
 def _gap(base: int, expected: int) -> SequenceGapError:

@@ -233,3 +233,24 @@ def test_batches_of_an_entry_may_go_within_the_entry(replica: Replica) -> None:
     )
     reasons = [each.error.reason for each in applied.results]
     assert reasons == ["", "", "", "", "UNKNOWN_TOPIC"]
+
+
+def test_a_producer_of_a_dropped_transaction_is_not_known() -> None:
+    replica = Replica()
+    topic_id = replica.topic()
+    replica.store.commit()
+    replica.do(append(topic_id, [(0, 3, 0)], producer=7))
+    replica.store.abort()
+    replica.machine.reset()
+    assert acks(replica.do(append(topic_id, [(0, 3, 0)], producer=7))) == [(0, 0, 3, False)]
+
+
+def test_no_more_producers_are_kept_in_mind_than_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("holdfast.cluster.state.catalog._MAX_PRODUCERS", 3)
+    replica = Replica()
+    topic_id = replica.topic("t", 8)
+    batches = [(partition, 2, 0) for partition in range(8)]
+    replica.do(append(topic_id, batches, producer=7))
+    assert len(replica.machine._catalog.producers) <= 3
+    again = acks(replica.do(append(topic_id, batches, producer=7)))
+    assert again == [(partition, 0, 2, True) for partition in range(8)]

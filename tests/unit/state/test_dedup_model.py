@@ -117,7 +117,7 @@ class DedupAgainstDicts(RuleBasedStateMachine):
         w = self.store.writer()
         for partition in PARTITIONS:
             producers.drop_partition(w, 1, partition, 99)
-            producers.write(w, 1, partition, PRODUCERS[0], producers.ProducerRow(99, 99, 99, ()))
+            producers.write(w, 1, partition, PRODUCERS[0], producers.ProducerRow(99, 99, 99))
         self.store.abort()
 
     @invariant()

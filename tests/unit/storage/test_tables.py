@@ -50,20 +50,25 @@ def test_a_topic_name_is_one_topic(store: Store) -> None:
 def test_producers_keep_the_last_eight(store: Store) -> None:
     w = store.writer()
     assert producers.read(w, 1, 0, 7) is None
-    fresh = ProducerRow(0, -1, 5, ())
+    fresh = ProducerRow(0, -1, 5)
     producers.write(w, 1, 0, 7, fresh)
     assert producers.read(w, 1, 0, 7) == fresh
     many = tuple((i * 10, 10, i * 100, 1_000 + i) for i in range(12))
-    producers.write(w, 1, 0, (1 << 64) - 1, ProducerRow(3, 119, 6, many))
-    row = producers.read(w, 1, 0, (1 << 64) - 1)
-    assert row == ProducerRow(3, 119, 6, many[-8:])
+    packed = b""
+    for number, batch in enumerate(many):
+        packed = producers.pack_next(packed, *batch)
+        producers.write(w, 1, 0, (1 << 64) - 1, ProducerRow(3, 10 * number + 9, 6, packed))
+        row = producers.read(w, 1, 0, (1 << 64) - 1)
+        assert row is not None
+        assert row.recent == many[: number + 1][-8:]
+    assert row == ProducerRow(3, 119, 6, packed)
     assert producers.count(w) == 2
 
 
 def test_expiry_is_bounded_and_gets_round(store: Store) -> None:
     w = store.writer()
     for i in range(10):
-        producers.write(w, 1, 0, i, ProducerRow(0, 0, i, ()))
+        producers.write(w, 1, 0, i, ProducerRow(0, 0, i))
     assert producers.expire(w, 5, limit=2, scan_limit=4) == 2  # 0, 1
     assert producers.expire(w, 5, limit=2, scan_limit=4) == 2  # 2, 3
     assert producers.expire(w, 5, limit=2, scan_limit=4) == 1  # 4, then 5 to 7
@@ -78,7 +83,7 @@ def test_producers_of_a_dropped_partition_go(store: Store) -> None:
     w = store.writer()
     for partition in (0, 1, 2):
         for i in range(5):
-            producers.write(w, 1, partition, i, ProducerRow(0, 0, 0, ()))
+            producers.write(w, 1, partition, i, ProducerRow(0, 0, 0))
     assert producers.drop_partition(w, 1, 1, limit=3) is False
     assert producers.drop_partition(w, 1, 1, limit=3) is True
     assert producers.count(w) == 10
