@@ -269,7 +269,8 @@ class Batcher(Settlement):
         """Records were taken."""
         if not topic.armed:
             self._on_work(topic)
-        elif full and not topic.hurried:
+        # With a request under way, work alone waits for linger; a full parcel does not.
+        if full and not topic.hurried:
             self._on_full(topic)
 
     def route(self, topic: TopicQueue, partitions: int, max_record_bytes: int) -> None:

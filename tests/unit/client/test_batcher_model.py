@@ -40,6 +40,7 @@ class World:
         self.now = 0.0
         self.broker = ModelBroker(partitions)
         self.lost: list[HoldfastError] = []
+        self.full: list[TopicQueue] = []
         self.batcher = Batcher(
             producer_id=7,
             batch_bytes=batch_bytes,
@@ -48,7 +49,7 @@ class World:
             compression=Compression.NONE,
             now=lambda: self.now,
             on_work=self._on_work,
-            on_full=lambda _: None,
+            on_full=self.full.append,
             on_lost=self.lost.append,
         )
         self.topic: TopicQueue = self.batcher.topic("t")
@@ -534,3 +535,17 @@ def test_records_nobody_waits_for_are_reported_though_others_share_their_batch(
         world.late(60.0)
         assert [type(error) for error in world.lost] == [DeadlineExceededError] * with_send
         world.check()
+
+
+@pytest.mark.parametrize("key", [0, 1])
+def test_a_full_batch_of_a_call_does_not_wait_for_linger(loop: asyncio.AbstractEventLoop, key: int) -> None:
+    """Also when nothing else waits, and a request is under way."""
+    world = World(loop, 5, 1 << 20, partitions=1)
+    world.publish_many([1])
+    world.pump(due=False)
+    world.topic.armed = False  # as the producer leaves it
+    world.full.clear()
+    world.publish_many([key] * 1000)
+    assert world.full == [world.topic]
+    world.run_down()
+    world.check()
