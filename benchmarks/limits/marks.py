@@ -148,7 +148,8 @@ def install() -> list[str]:
     point(f"{rpc}.peer.tcp:TcpTransport.send_append", enter="ack", number=_ack_sent)
     point(f"{raft}.core:RaftCore._on_append", enter="append", number=_append_sent)
     point(f"{raft}.core:RaftCore._on_append_reply", enter="acked", number=_ack_sent)
-    point(f"{raft}.core:RaftCore.commit_store", enter="commit", leave="committed")
+    for durable in ("commit_store", "persist_store"):
+        point(f"{raft}.core:RaftCore.{durable}", enter="commit", leave="committed")
     point("holdfast.cluster.state.machine:StateMachine.apply", leave="applied", number=_index_applied)
     point(f"{rpc}.bridge:EngineBridge.deliver", enter="deliver")
     point(f"{rpc}.bridge:EngineBridge._tell", enter="reported")
