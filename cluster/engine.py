@@ -357,7 +357,13 @@ class Engine:
     def _somebody_reads(self) -> bool:
         """Whether somebody waits to read what was applied."""
         core = self.core
-        return bool(self._requests.reads.confirmed) or core.repair.awaits or self._sink.awaits(core.touched)
+        return (
+            bool(self._requests.reads.confirmed)
+            # Every call looks up its topic here, and none waits for it.
+            or core.topics_index > self._visible
+            or core.repair.awaits
+            or self._sink.awaits(core.touched)
+        )
 
     def _commit(self) -> None:
         self.core.commit_store()

@@ -227,9 +227,9 @@ class WriteSide:
         return self._writer
 
     def commit(self) -> None:
+        if self._failed is not None:
+            raise StorageError(self._failed)
         if not self.dirty:
-            if self._failed is not None:
-                raise StorageError(self._failed)
             return
         self.writer()
         writer = self.opened
@@ -254,6 +254,8 @@ class WriteSide:
 
     def persist(self) -> bool:
         """See ``Store.persist``."""
+        if self._failed is not None:
+            raise StorageError(self._failed)
         writer, ahead = self._writer, self._ahead
         if writer is None or ahead is None or writer.failed is not None or writer.changes.list is None:
             self.commit()

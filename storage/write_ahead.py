@@ -132,7 +132,8 @@ class WriteAhead:
         """The changes that follow commit ``epoch``, in their order.
 
         Raises:
-            StorageError: a record is damaged, or follows a later commit, which the disk has lost.
+            StorageError: a record is damaged, of a newer version, or follows a later commit, which
+            the disk has lost.
         """
         return list(self._read(epoch))
 
@@ -148,10 +149,10 @@ class WriteAhead:
             StorageError: the disk fails.
         """
         try:
-            if os.fstat(self._fd).st_size == AHEAD_FILE:
-                return
-            os.pwrite(self._fd, bytes(AHEAD_FILE), 0)
-            os.ftruncate(self._fd, AHEAD_FILE)
+            if os.fstat(self._fd).st_size != AHEAD_FILE:
+                os.pwrite(self._fd, bytes(AHEAD_FILE), 0)
+                os.ftruncate(self._fd, AHEAD_FILE)
+            # Also when it was there: whoever made it may have ended before this.
             os.fsync(self._fd)
             # Else the cache keeps the file as one piece, and counts all of it as written with each record.
             os.posix_fadvise(self._fd, 0, 0, os.POSIX_FADV_DONTNEED)
@@ -246,4 +247,8 @@ def _changes(data: bytes, at: int, end: int) -> Iterator[Change]:
         key = at + _CHANGE.size
         value = key + key_length
         at = value + value_length
+        if table >= len(_TABLES):
+            raise StorageError(
+                "the write-ahead log is of a newer version of Holdfast; use that, or a newer one"
+            )
         yield Change(Kind(kind), _TABLES[table], data[key:value], data[value:at])

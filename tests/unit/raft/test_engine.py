@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from holdfast.chaos.sim import SimCluster
+from holdfast.chaos.sim import LedgerMachine, SimCluster
+from holdfast.chaos.sim.machine import LedgerApplied
 from holdfast.cluster import events
 from holdfast.cluster.engine import EngineSettings
 from holdfast.cluster.ports import PeerMessage
@@ -197,3 +198,26 @@ def test_what_somebody_waits_for_is_committed_at_once() -> None:
     assert seen_after(awaited=False) >= delay / 2
     assert seen_after(awaited=True) < delay / 2
     assert seen_after(awaited=False, later=True) < delay / 2
+
+
+def test_a_changed_topic_is_visible_at_once_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A broker that knew the topic of yesterday would refuse publishes for ``visible_delay``."""
+    stock = LedgerMachine.apply
+
+    def apply(self: LedgerMachine, w: Writer, index: int, entry: bytes) -> LedgerApplied:
+        applied = stock(self, w, index, entry)
+        applied.topics_changed = True
+        return applied
+
+    sim = SimCluster(3, seed=6)
+    sim.elect()
+    sim.settle()
+    monkeypatch.setattr(LedgerMachine, "apply", apply)
+    call = sim.publish(b"x")
+    assert call.done is not None
+    index = call.done.index
+
+    def shown() -> bool:
+        return all(n.progress is not None and n.progress.visible_index >= index for n in sim.nodes.values())
+
+    assert sim.run_until(shown, EngineSettings().visible_delay / 10)

@@ -125,6 +125,18 @@ def test_what_others_commit_to_the_file_ends_no_epoch(store: LmdbStore, tmp_path
     after.close()
 
 
+def test_a_table_of_a_newer_version_is_named_as_such(
+    store: LmdbStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.writer().put(T, b"k", b"v")
+    monkeypatch.setitem(write_ahead._NUMBERS, T, len(Table))
+    assert store.persist() is False
+    copy = tmp_path / "copy"
+    shutil.copytree(store.path, copy)
+    with pytest.raises(StorageError, match="newer version"):
+        opened(copy)
+
+
 def test_the_number_of_commits_is_checked(store: LmdbStore, tmp_path: Path) -> None:
     store.writer().put(T, b"k", b"v")
     store.commit()
@@ -225,6 +237,9 @@ def test_a_failed_flush_ends_the_store(store: LmdbStore, monkeypatch: pytest.Mon
     with pytest.raises(StorageError, match="end the process"):
         store.persist()
     monkeypatch.undo()
+    for again in (store.persist, store.commit):
+        with pytest.raises(StorageError, match="end the process"):
+            again()
     store.abort()
     with pytest.raises(StorageError, match="end the process"):
         store.writer()
@@ -299,6 +314,23 @@ class Model(RuleBasedStateMachine):
 
 TestModel = Model.TestCase
 TestModel.settings = settings(max_examples=25, stateful_step_count=25, deadline=None)
+
+
+def test_what_an_ended_process_left_is_made_durable_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may have ended between laying the file out and syncing it, or its place in the folder."""
+    opened(tmp_path / "env").close()
+    synced: set[str] = set()
+    stock = os.fsync
+
+    def fsync(fd: int) -> None:
+        synced.add(os.readlink(f"/proc/self/fd/{fd}"))
+        stock(fd)
+
+    monkeypatch.setattr(write_ahead.os, "fsync", fsync)
+    opened(tmp_path / "env").close()
+    assert synced >= {str(tmp_path / "env"), str(tmp_path / "env" / "ahead.wal")}
 
 
 def test_the_file_has_its_size_from_the_start(store: LmdbStore) -> None:
