@@ -1,8 +1,8 @@
 """The engine: consensus, log, state machine and store, one turn at a time on one thread.
 
 A turn takes everything that waits: frames of peers, proposals, timers. It ends
-with at most one fsync of the store; acks and votes leave after it. The store is
-committed, so that readers see what was applied, when one is about to look.
+with at most one fsync of the store; acks and votes leave after it, and readers see
+what it has applied.
 """
 
 from __future__ import annotations
@@ -83,7 +83,6 @@ class Engine:
         self._started = False
         self._idle = False
         self._visible = self.core.applied_index
-        self._dirty_since: float | None = None
         self._next_usage = float("-inf")
         self._next_leave = float("-inf")
         self._full = False
@@ -127,11 +126,6 @@ class Engine:
         if self._idle:
             self._transport.wake()
 
-    def somebody_waits(self) -> None:
-        """The sink's ``awaits`` has changed: what is applied is to become visible."""
-        if self._idle:
-            self._transport.wake()
-
     def repair(self, damage: DamagedRowError, token: object | None = None, deadline: float = 0.0) -> None:
         """Have a damaged row fetched from another node; what found it goes on meanwhile.
 
@@ -148,11 +142,6 @@ class Engine:
         self.core.repair.tell(damage, token, deadline)
         if self._idle:
             self._transport.wake()
-
-    @property
-    def applied_index(self) -> int:
-        """The last log entry applied, visible to readers or not yet; from any thread."""
-        return self.core.applied_index
 
     @property
     def repairs(self) -> RepairCounters:
@@ -244,10 +233,6 @@ class Engine:
         repair = self.core.repair.next_wakeup()
         if repair is not None and repair < due:
             due = repair
-        if self._dirty_since is not None:
-            if self._somebody_reads():
-                return now
-            due = min(due, self._dirty_since + self._settings.visible_delay)
         return max(due, now)
 
     def turn(self, timeout: float) -> None:
@@ -276,8 +261,6 @@ class Engine:
             due = requests.next_wakeup(now)
             if due is not None:
                 wait = max(0.0, min(wait, due - now))
-            if self._dirty_since is not None and self._somebody_reads():
-                wait = 0.0
         arrived = self._transport.poll(wait)
         self._idle = False
 
@@ -292,47 +275,35 @@ class Engine:
         core.stirred = False
         requests.sweep(began)
         store, journal, settings = self._store, core.journal, self._settings
-        flushed = committed = False
-        commit_s = 0.0
+        flushed = False
+        flush_s = 0.0
         if journal.needs_commit and not core.leading:
             # The leader waits for the ack; nobody waits for what is applied here.
             before = clock()
-            committed = self._persist()
+            core.persist_store()
             flushed = True
             core.outbox.release(core.term)
-            commit_s = clock() - before
+            flush_s = clock() - before
         core.tick()
 
         ticked = clock()
-        tick_s = ticked - began - commit_s
+        tick_s = ticked - began - flush_s
+        if store.dirty or journal.applied_index != self._visible:
+            # What is applied is durable on a majority: readers need not wait for this disk.
+            core.show_store()
+        self._visible = journal.applied_index
         if settings.early_results:
-            completed = requests.take_completed()
-            if completed:
-                self._sink.deliver(completed, self._progress())
-
-        if store.dirty:
-            if self._dirty_since is None:
-                self._dirty_since = began
-            if (
-                not settings.early_results
-                or ticked >= self._dirty_since + settings.visible_delay
-                or self._somebody_reads()
-            ):
-                self._commit()
-                flushed = committed = True
-                commit_s += clock() - ticked
-            elif journal.needs_commit:
-                committed = self._persist()
-                flushed = True
-                commit_s += clock() - ticked
-        else:
-            # Nothing to write, or an installed snapshot brought its own commit.
-            self._dirty_since = None
-            self._visible = journal.applied_index
+            self._report(completed=requests)
+        if journal.needs_commit:
+            before = clock()
+            core.persist_store()
+            flushed = True
+            flush_s += clock() - before
         core.outbox.release(core.term)
         if flushed and core.leading and not core.followers:
             self._again = core.commit_index < journal.durable_index
-        self._report(completed=requests)
+        if not settings.early_results:
+            self._report(completed=requests)
         if self._emit is not None and (arrived or flushed or requests.appended_ops or core.applied_ops):
             self._emit(
                 events.TurnCompleted(
@@ -343,40 +314,15 @@ class Engine:
                     core.applied_entries,
                     core.applied_ops,
                     flushed,
-                    flushed and not committed,
                     tick_s,
                     core.apply_s,
-                    commit_s,
+                    flush_s,
                 )
             )
         self._frames = 0
         requests.appended_ops = requests.appended_entries = requests.appended_bytes = 0
         core.applied_ops = core.applied_entries = 0
         core.apply_s = 0.0
-
-    def _somebody_reads(self) -> bool:
-        """Whether somebody waits to read what was applied."""
-        core = self.core
-        return (
-            bool(self._requests.reads.confirmed)
-            # Every call looks up its topic here, and none waits for it.
-            or core.topics_index > self._visible
-            or core.repair.awaits
-            or self._sink.awaits(core.touched)
-        )
-
-    def _commit(self) -> None:
-        self.core.commit_store()
-        self._dirty_since = None
-        self._visible = self.core.journal.applied_index
-
-    def _persist(self) -> bool:
-        """Durable is enough for what is held to leave; True when readers see it, too."""
-        shown = self.core.persist_store()
-        if shown:
-            self._dirty_since = None
-            self._visible = self.core.journal.applied_index
-        return shown
 
     def _report(self, completed: Requests) -> None:
         """Tell what is visible now, and whatever ended since."""
@@ -387,7 +333,7 @@ class Engine:
         if ended or state != self._delivered:
             self._delivered = state
             touched: frozenset[tuple[int, int]] = frozenset()
-            if core.touched and self._visible == core.applied_index:
+            if core.touched:
                 touched = frozenset(core.touched)
                 core.touched.clear()
             self._sink.deliver(ended, self._progress(touched))

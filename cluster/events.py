@@ -21,7 +21,6 @@ class TurnCompleted:
     applied_entries: int
     applied_ops: int
     flushed: bool
-    ahead: bool  # flushed to the write-ahead log alone
     tick_s: float  # receiving, append, apply and shipping
     apply_s: float
     commit_s: float  # the flush

@@ -5,7 +5,7 @@ All are immutable and safe to hand from the engine thread to any other.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
@@ -43,9 +43,8 @@ class Progress:
     """Where this node stands after a turn.
 
     ``applied_index`` is what the state machine has executed; ``visible_index``
-    (never higher) is what a store snapshot taken from now on shows. Results may
-    be delivered while their index is applied and not yet visible here: whoever
-    reads the store after a result waits for ``visible_index`` to reach it.
+    (never higher) is what a store snapshot taken from now on shows: whoever reads
+    the store after a result waits for it to be reached.
     ``touched`` names the partitions that changed and became visible since the
     last report; ``topics_index`` is the last applied entry that may have changed
     a topic's definition.
@@ -95,18 +94,8 @@ class ResultSink(Protocol):
     """Where results go; ``rpc`` carries them to its event loop."""
 
     def deliver(self, completed: Sequence[Completed], progress: Progress) -> None:
-        """Called on the engine thread: at most once with results before the turn's
+        """Called on the engine thread, at most once a turn: results, and what has changed.
 
-        commit, and once after it when something became visible or changed.
         Must not block and must not raise.
-        """
-        ...
-
-    def awaits(self, touched: Iterable[tuple[int, int]]) -> bool:
-        """Whether somebody waits for what has been applied: an index, or one of these partitions.
-
-        Called on the engine thread while something applied is not visible yet: if so, it
-        becomes visible at once, at the price of a commit. Must not block and must not raise.
-        Whoever begins to wait calls ``Engine.somebody_waits`` after this can say so.
         """
         ...

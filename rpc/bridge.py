@@ -60,11 +60,6 @@ class EnginePort(Protocol):
 
     def read_barrier(self, token: object, deadline: float) -> None: ...
 
-    def somebody_waits(self) -> None: ...
-
-    @property
-    def applied_index(self) -> int: ...
-
     def repair(self, damage: DamagedRowError, token: object | None = None, deadline: float = 0.0) -> None: ...
 
 
@@ -136,12 +131,10 @@ class Watch:
             UnavailableError: the broker is stopping.
             InternalError: the engine has failed.
         """
-        engine = self._bridge.check_open()
+        self._bridge.check_open()
         if not self._touched:
             loop = asyncio.get_running_loop()
             self._waiter = loop.create_future()
-            if engine.applied_index > self._bridge.progress.visible_index:
-                engine.somebody_waits()
             timer = None if timeout is None else loop.call_later(timeout, self.wake)
             try:
                 await self._waiter
@@ -302,7 +295,7 @@ class EngineBridge:
         Raises:
             DeadlineExceededError: not within ``timeout`` seconds.
         """
-        engine = self.check_open()
+        self.check_open()
         if self._progress.visible_index >= index:
             return
         future: asyncio.Future[None] = self._loop.create_future()
@@ -310,8 +303,6 @@ class EngineBridge:
         if self._progress.visible_index >= index:
             # The engine got there since the look above, and saw nobody waiting.
             self._release_visible()
-        else:
-            engine.somebody_waits()
         try:
             async with asyncio.timeout(timeout):
                 await future
@@ -321,15 +312,15 @@ class EngineBridge:
             ) from None
 
     async def settle(self, timeout: float) -> None:
-        """Return when everything this node has applied, or answered with success, is visible in its store.
+        """Return when everything this node has answered with success is visible in its store.
 
-        The engine answers a publish before its effects can be read here, and shows what nobody
-        asks for late; a read that starts with this sees what its caller was told.
+        The engine may answer a publish a moment before its effects can be read
+        here; a read that starts with this sees what its caller was told.
 
         Raises:
             DeadlineExceededError: not within ``timeout`` seconds.
         """
-        await self.wait_applied(max(self._answered_index, self.check_open().applied_index), timeout)
+        await self.wait_applied(self._answered_index, timeout)
 
     def watch(self, keys: Iterable[PartitionKey] = ()) -> Watch:
         """Wake-ups when the given partitions change (appended to, trimmed or dropped)."""
@@ -368,8 +359,7 @@ class EngineBridge:
             if not self._loop.is_closed():
                 raise
 
-    def awaits(self, touched: Iterable[PartitionKey]) -> bool:
-        """``ResultSink``: called on the engine thread."""
+    def _awaited(self, touched: Iterable[PartitionKey]) -> bool:
         watchers, audience = self._watchers, self._audience
         if self._visible_waiters or any(key in watchers for key in touched):
             return True
@@ -396,7 +386,7 @@ class EngineBridge:
             return True
         if completed or self._visible_waiters:
             return True
-        return bool(progress.touched) and self.awaits(progress.touched)
+        return bool(progress.touched) and self._awaited(progress.touched)
 
     def _tell(self, completed: Sequence[Completed], progress: Progress) -> None:
         if self._closed is not None:

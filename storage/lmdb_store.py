@@ -20,7 +20,9 @@ from holdfast.errors import ClosedError, StorageError, UnavailableError
 from holdfast.storage.environment import Environment
 from holdfast.storage.lmdb_view import UNSEALED, View
 from holdfast.storage.lmdb_write import WriteSide
-from holdfast.storage.port import Staged, Table, Usage, Writer
+from holdfast.storage.overlay import OverlaidView, Overlay
+from holdfast.storage.port import Reader, Staged, Table, Usage, Writer
+from holdfast.storage.write_ahead import EPOCH
 
 logger = logging.getLogger(__name__)
 
@@ -31,33 +33,47 @@ DEFAULT_MAP_SIZE = 1 << 40
 class _Snapshot:
     """Context manager of one read transaction."""
 
-    __slots__ = ("_environment", "_store", "_txn", "_view")
+    __slots__ = ("_environment", "_store", "_txn", "base")
 
     def __init__(self, store: LmdbStore) -> None:
         self._store = store
         self._environment: Environment | None = None
         self._txn: Any = None
-        self._view: View | None = None
+        #: Of LMDB alone.
+        self.base: View
 
-    def __enter__(self) -> View:
-        self._environment = environment = self._store._enter()
+    def __enter__(self) -> Reader:
+        side = self._store._enter()
+        self._environment = environment = side.environment
         try:
-            self._txn = txn = environment.env.begin(buffers=True)
+            overlay = self._begin(side)
         except lmdb.Error as error:
             environment.leave()
             raise StorageError(f"cannot begin a read: {error}") from error
-        self._view = view = View(txn, environment.dbs)
-        return view
+        self.base = View(self._txn, environment.dbs)
+        version = overlay.version
+        return OverlaidView(self.base, overlay, version) if version else self.base
+
+    def _begin(self, side: WriteSide) -> Overlay:
+        """Begin a transaction; the overlay of the commit that it sees."""
+        while True:
+            overlays = side.overlays
+            self._txn = txn = side.environment.env.begin(buffers=True)
+            epoch_row = bytes(txn.get(EPOCH, b""))
+            for overlay in overlays:
+                if overlay is not None and overlay.epoch_row == epoch_row:
+                    return overlay
+            # Two commits since the look at the overlays.
+            txn.abort()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         assert self._environment is not None
-        assert self._view is not None
         self._txn.abort()
         # py-lmdb gives the slot in the reader table back when the transaction object
         # goes, and the caller may keep the view: a coroutine that waits does.
-        self._view.let_go()
+        self.base.let_go()
         self._txn = None
         self._environment.leave()
 
@@ -111,6 +127,7 @@ class LmdbStore:
         self._closed = False
         self._ahead = ahead_bytes
         self._reserved_to = 0
+        self._reserved_after = -1
         self._removers: list[threading.Thread] = []
         self._removing = threading.Lock()
         self._reserve_ahead()
@@ -139,18 +156,19 @@ class LmdbStore:
     def commit(self) -> None:
         if self._closed:
             raise ClosedError("the store is closed")
-        dirty = self._side.dirty
         self._side.commit()
-        if dirty:
-            self._reserve_ahead()
+        self._reserve_ahead()
 
-    def persist(self) -> bool:
+    def persist(self) -> None:
         if self._closed:
             raise ClosedError("the store is closed")
-        shown = self._side.persist()
-        if shown:
-            self._reserve_ahead()
-        return shown
+        self._side.persist()
+        self._reserve_ahead()
+
+    def show(self) -> None:
+        if self._closed:
+            raise ClosedError("the store is closed")
+        self._side.show()
 
     def abort(self) -> None:
         self._side.abort()
@@ -169,8 +187,8 @@ class LmdbStore:
 
     def stored(self, table: Table, key: bytes) -> bytes | None:
         """The bytes of a row as they lie there, seal included and not looked at."""
-        with _Snapshot(self) as reader:
-            return reader.raw(table, key)
+        with (snapshot := _Snapshot(self)):
+            return snapshot.base.raw(table, key)
 
     def seal_rows(self) -> None:
         """Seal every small row, in the open transaction: the step from format 1 to 2."""
@@ -191,30 +209,30 @@ class LmdbStore:
         if self._closed:
             return
         self._closed = True
-        self._side.abort()
-        self._side.close_ahead()
+        self._side.close()
         with self._removing:
             removers = list(self._removers)
         for remover in removers:
             remover.join()
         self._side.environment.retire(self._housing.closed)
 
-    def _enter(self) -> Environment:
+    def _enter(self) -> WriteSide:
         while True:
             side = self._side
             if side.failed is not None:
                 # For whoever reads here: others serve what this one cannot any more.
                 raise UnavailableError(f"the broker is ending; use another one: {side.failed}")
             if side.environment.enter():
-                return side.environment
+                return side
             if self._closed:
                 raise ClosedError("the store is closed")
             # A snapshot took over between the two lines above: enter that one.
 
     def _reserve_ahead(self) -> None:
         """Terms, votes, deletions and acks go on being written when the disk is full to the last byte."""
-        if not self._ahead:
+        if not self._ahead or self._side.commits == self._reserved_after:
             return
+        self._reserved_after = self._side.commits
         environment = self._side.environment
         extent = (environment.env.info()["last_pgno"] + 1) * environment.page_size
         if extent + self._ahead // 2 <= self._reserved_to:
@@ -257,10 +275,11 @@ class LmdbStore:
             # be written or removed by this process any more.
             self._side.fail(f"installing a snapshot failed; end the process and start again: {error}")
             raise
-        self._side.close_ahead()
+        self._side.close()
         old = self._side.environment
         self._side = side
         self._reserved_to = 0
+        self._reserved_after = -1
         old.retire(lambda: self._remove_later(old.path))
 
     def _remove_later(self, path: Path) -> None:

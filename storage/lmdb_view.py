@@ -68,6 +68,10 @@ class View(Reader):
             raise read_error(table, error) from error
         return None if value is None else bytes(value[start : start + length])
 
+    def has(self, table: Table, key: bytes) -> bool:
+        """Whether there is such a row; it is not looked at."""
+        return self.raw(table, key) is not None
+
     def raw(self, table: Table, key: bytes) -> bytes | None:
         """The row as it lies there."""
         try:

@@ -12,7 +12,8 @@ import lmdb
 from holdfast.errors import ClosedError, StorageError, StorageFullError
 from holdfast.storage.environment import Environment
 from holdfast.storage.lmdb_view import UNSEALED, View, read_error
-from holdfast.storage.port import MAX_KEY_BYTES, Table, Writer
+from holdfast.storage.overlay import Overlay
+from holdfast.storage.port import AHEAD_CHANGES, AHEAD_FILE, MAX_KEY_BYTES, Table, Writer
 from holdfast.storage.seal import SEED, seal
 from holdfast.storage.write_ahead import (
     EPOCH,
@@ -128,6 +129,7 @@ class LmdbWriter(View, Writer):
                 return
             for key, value in rows:
                 self.put(table, key, value)
+            self.changes.clear()  # they are committed, and not written ahead
             last = rows[-1][0]
 
 
@@ -149,18 +151,30 @@ class WriteSide:
     reason to end the process.
     """
 
-    __slots__ = ("_ahead", "_commits", "_counted", "_epoch", "_failed", "_staged", "_writer", "environment")
+    __slots__ = (
+        "_ahead",
+        "_counted",
+        "_epoch",
+        "_failed",
+        "_staged",
+        "_writer",
+        "commits",
+        "environment",
+        "overlays",
+    )
 
     def __init__(self, environment: Environment, *, staged: bool = False) -> None:
         self.environment = environment
         self._staged = staged
         self._writer: LmdbWriter | None = None
         self._failed: str | None = None
-        self._commits = 0
+        self.commits = 0
         self._counted = (-1, 0)  # after so many commits, so many pages in use
         #: Commits of this environment since it was made, as its row says.
         self._epoch = 0
         self._ahead: WriteAhead | None = None
+        #: Of the last commit, and of the one that is being made. Read at once, as a pair.
+        self.overlays: tuple[Overlay, Overlay | None] = (Overlay(0), None)
         if not staged:
             self._open_ahead()
 
@@ -176,6 +190,7 @@ class WriteSide:
                 self._writer.replay(changes)
                 self.commit()
             ahead.start(self._epoch)
+            self.overlays = (Overlay(self._epoch), None)
             ahead.prepare()
         except StorageFullError as error:
             if self._writer is not None:
@@ -196,7 +211,7 @@ class WriteSide:
 
         Counted when asked, not with every commit: a look at each table costs more than it writes.
         """
-        commits = self._commits
+        commits = self.commits
         if self._counted[0] != commits:
             # Kept under the number of commits before the look: one meanwhile makes it stale.
             self._counted = (commits, _used_pages(self.environment))
@@ -204,6 +219,10 @@ class WriteSide:
 
     @property
     def dirty(self) -> bool:
+        return self._writer is not None and bool(self._writer.changes.list)
+
+    @property
+    def _uncommitted(self) -> bool:
         if self._writer is not None and self._writer.changed:
             return True
         return self._ahead is not None and self._ahead.holds
@@ -229,13 +248,15 @@ class WriteSide:
     def commit(self) -> None:
         if self._failed is not None:
             raise StorageError(self._failed)
-        if not self.dirty:
+        if not self._uncommitted:
             return
         self.writer()
         writer = self.opened
         if writer.failed is not None:
             raise StorageError(f"the transaction failed and must be aborted: {writer.failed}")
         self._writer = None
+        # Readers that find the commit done find what belongs to it, too.
+        self.overlays = (self.overlays[0], Overlay(self._epoch + 1))
         try:
             writer.txn.put(EPOCH, pack_epoch(self._epoch + 1))
             writer.txn.commit()
@@ -247,21 +268,27 @@ class WriteSide:
             # may succeed falsely: the process has to end.
             self.fail(f"a commit failed; end the process and start again: {error}")
             raise StorageError(self._failed or "") from error
-        self._commits += 1
+        self.commits += 1
         self._epoch += 1
+        self.overlays = (self.overlays[1] or Overlay(self._epoch), None)
         if self._ahead is not None:
             self._ahead.start(self._epoch)
 
-    def persist(self) -> bool:
+    def persist(self) -> None:
         """See ``Store.persist``."""
         if self._failed is not None:
             raise StorageError(self._failed)
         writer, ahead = self._writer, self._ahead
-        if writer is None or ahead is None or writer.failed is not None or writer.changes.list is None:
+        if writer is not None and not writer.changes.list:
+            return
+        if (
+            writer is None
+            or ahead is None
+            or writer.failed is not None
+            or writer.changes.size > AHEAD_CHANGES
+        ):
             self.commit()
-            return True
-        if not writer.changes.list:
-            return not self.dirty
+            return
         try:
             done = ahead.append(writer.changes.list)
         except OSError as error:
@@ -270,12 +297,32 @@ class WriteSide:
             raise StorageError(self._failed or "") from error
         if not done:
             self.commit()
-            return True
+            return
+        self.show()
         writer.changes.clear()
-        return False
+
+    def show(self) -> None:
+        """See ``Store.show``."""
+        if self._failed is not None:
+            raise StorageError(self._failed)
+        writer = self._writer
+        if writer is None or not writer.changed:
+            return
+        changes = writer.changes
+        if changes.shown_size > AHEAD_FILE or writer.failed is not None:
+            self.commit()
+        elif changes.shown < len(changes.list):
+            self.overlays[0].take(changes.list[changes.shown :])
+            changes.shown = len(changes.list)
+            changes.shown_size = changes.size
+
+    def close(self) -> None:
+        """The environment is not written any more."""
+        self._drop()
+        self.close_ahead()
 
     def close_ahead(self) -> None:
-        """The environment is not written any more."""
+        """Nothing is written ahead any more."""
         if self._ahead is not None:
             self._ahead.close()
             self._ahead = None
@@ -289,7 +336,15 @@ class WriteSide:
         self._staged = False
         self._open_ahead()
 
-    def abort(self) -> None:
+    def _drop(self) -> bool:
         writer, self._writer = self._writer, None
         if writer is not None:
             writer.txn.abort()
+        return writer is not None
+
+    def abort(self) -> None:
+        if self._drop():
+            overlay = Overlay(self._epoch)
+            if self._ahead is not None and self._ahead.holds:
+                overlay.take(self._ahead.recover(self._epoch))
+            self.overlays = (overlay, None)

@@ -15,7 +15,7 @@ from types import TracebackType
 
 from holdfast.errors import ClosedError, StorageError, StorageFullError
 from holdfast.storage.damage import damaged_row
-from holdfast.storage.port import AHEAD_CHANGES, AHEAD_FILE, MAX_KEY_BYTES, Reader, Table, Usage, Writer
+from holdfast.storage.port import MAX_KEY_BYTES, Reader, Table, Usage, Writer
 
 _UNBOUNDED = 1 << 62
 
@@ -188,11 +188,9 @@ class MemoryStore:
         self._lose_unsynced = lose_unsynced
         self._tables = _empty()
         self._undo: _Undo = []
-        self._changed = 0  # bytes of keys and values in it
-        self._ahead: _Undo = []  # durable, and not shown to readers
-        self._ahead_bytes = 0
+        self._shown: _Undo = []  # to readers, and not durable
         self._touched: set[Table] = set()  # tables the open transaction changed
-        self._before: _Tables = {}  # see _committed_view
+        self._before: _Tables = {}  # see _shown_view
         self._unsynced: _Undo = []
         self._size = 0
         self._committed_size = 0
@@ -214,7 +212,7 @@ class MemoryStore:
 
     @property
     def dirty(self) -> bool:
-        return bool(self._undo or self._ahead)
+        return bool(self._undo or self._shown)
 
     def commit(self) -> None:
         self._check_open()
@@ -222,32 +220,31 @@ class MemoryStore:
             raise StorageError(f"the transaction failed and must be aborted: {self._broken}")
         with self._lock:
             if self._lose_unsynced:
+                self._unsynced.extend(self._shown)
                 self._unsynced.extend(self._undo)
+            self._shown.clear()
             self._undo.clear()
-            self._shown()
+            self._before.clear()
+            self._touched.clear()
             self._committed_size = self._size
 
-    def persist(self) -> bool:
-        if (
-            self._broken is not None
-            or self._changed > AHEAD_CHANGES
-            or self._ahead_bytes + self._changed > AHEAD_FILE
-        ):
-            self.commit()
-            return True
+    def persist(self) -> None:
+        self.commit()
+
+    def show(self) -> None:
         self._check_open()
+        if self._broken is not None:
+            raise StorageError(f"the transaction failed and must be aborted: {self._broken}")
         with self._lock:
-            if self._lose_unsynced:
-                self._unsynced.extend(self._undo)
-            self._ahead.extend(self._undo)
-            self._ahead_bytes += self._changed
+            self._shown.extend(self._undo)
             self._undo.clear()
-            self._changed = 0
-        return not self.dirty
+            self._before.clear()
+            self._touched.clear()
 
     def abort(self) -> None:
         with self._lock:
             self._revert(self._undo)
+            self._revert(self._shown)
             self._broken = None
 
     def usage(self) -> Usage:
@@ -267,7 +264,7 @@ class MemoryStore:
     @property
     def at_risk(self) -> bool:
         """True when a power cut would lose something now."""
-        return bool(self._undo or self._unsynced)
+        return bool(self._undo or self._shown or self._unsynced)
 
     def sync(self) -> None:
         """The disk has finished every commit so far (with ``lose_unsynced``)."""
@@ -278,8 +275,8 @@ class MemoryStore:
         """Lose what was not durable; the store is then as a restart finds it."""
         with self._lock:
             self._revert(self._undo)
+            self._revert(self._shown)
             self._revert(self._unsynced)
-            self._shown()
             self._committed_size = self._size
             self._broken = None
             self._closed = False
@@ -317,24 +314,24 @@ class MemoryStore:
         with self._lock:
             self._check_open()
             tables = self._tables.copy()
-            if self.dirty:
-                tables.update(self._committed_view())
+            if self._undo:
+                tables.update(self._shown_view())
             for rows in tables.values():
                 rows.pins += 1
             return tables
 
-    def _committed_view(self) -> _Tables:
-        """The changed tables as they were: uncommitted changes lie in the live ones.
+    def _shown_view(self) -> _Tables:
+        """The changed tables as they were: changes that are not shown lie in the live ones.
 
-        Made once per transaction, for its first reader; rare, because engines
-        commit when somebody is about to read.
+        Made once for the first reader; rare, because engines show what they have
+        done before they let anyone read.
         """
         view = self._before
         missing = self._touched - view.keys()
         if missing:
             for table in missing:
                 view[table] = self._tables[table].clone()
-            for table, key, old in reversed(self._ahead + self._undo):
+            for table, key, old in reversed(self._undo):
                 if table not in missing:
                     continue
                 if old is None:
@@ -379,7 +376,6 @@ class MemoryStore:
             rows.set(key, bytes(value))
             self._undo.append((table, key, old))
             self._touched.add(table)
-            self._changed += len(key) + len(value)
             self._size = size
 
     def _delete(self, table: Table, key: bytes) -> bool:
@@ -391,17 +387,8 @@ class MemoryStore:
             assert old is not None
             self._undo.append((table, key, old))
             self._touched.add(table)
-            self._changed += len(key)
             self._size -= len(key) + len(old)
             return True
-
-    def _shown(self) -> None:
-        """Readers see all there is."""
-        self._changed = 0
-        self._ahead.clear()
-        self._ahead_bytes = 0
-        self._before.clear()
-        self._touched.clear()
 
     def _revert(self, undo: _Undo) -> None:
         for table, key, old in reversed(undo):
@@ -413,10 +400,8 @@ class MemoryStore:
                 now = rows.set(key, old)
                 self._size += len(old) + (len(key) if now is None else -len(now))
         undo.clear()
-        self._changed = 0
-        # What is durable and not shown may have touched the same tables.
-        self._touched = {table for table, _, _ in self._ahead}
         self._before.clear()
+        self._touched.clear()
 
     def _replace(self, other: MemoryStore) -> None:
         with self._lock:

@@ -158,7 +158,7 @@ class Store(Protocol):
     """One environment. ``writer`` is used by one thread only; ``read`` by any."""
 
     def read(self) -> AbstractContextManager[Reader]:
-        """A snapshot of what is committed; keep it short, never across an await."""
+        """A snapshot of what is shown; keep it short, never across an await."""
         ...
 
     def writer(self) -> Writer:
@@ -167,11 +167,11 @@ class Store(Protocol):
 
     @property
     def dirty(self) -> bool:
-        """True when the open write transaction holds changes that readers do not see."""
+        """True when the open write transaction holds changes that are not durable."""
         ...
 
     def commit(self) -> None:
-        """Make the open transaction durable (fsync); nothing to do when clean.
+        """Make the open transaction durable (fsync), and show it; nothing to do when clean.
 
         Raises:
             holdfast.errors.StorageError: the commit failed. The caller must end
@@ -179,14 +179,23 @@ class Store(Protocol):
         """
         ...
 
-    def persist(self) -> bool:
-        """Make what the open transaction holds durable, whether readers see it or not.
+    def persist(self) -> None:
+        """Make what the open transaction holds durable, and show it to readers that begin from now on.
 
-        True: it was committed, as by ``commit``. False: it is durable, the transaction goes on,
-        and readers see it with the next commit. Cheaper than a commit when little has changed.
+        Cheaper than ``commit`` when little has changed.
 
         Raises:
             holdfast.errors.StorageError: as ``commit``.
+        """
+        ...
+
+    def show(self) -> None:
+        """Show what the open transaction holds to readers that begin from now on, durable or not.
+
+        What a crash may take back is for readers who know it from elsewhere to be safe.
+
+        Raises:
+            holdfast.errors.StorageError: as ``commit``, which it does when much waits to be durable.
         """
         ...
 

@@ -37,7 +37,7 @@ import google_crc32c
 
 from holdfast.errors import StorageError, StorageFullError
 from holdfast.storage.damage import START_OVER
-from holdfast.storage.port import AHEAD_CHANGES, AHEAD_FILE, Table
+from holdfast.storage.port import AHEAD_FILE, Table
 
 #: Key of the row that counts commits; its value is made by ``pack_epoch``.
 EPOCH = b"epoch"
@@ -91,24 +91,29 @@ def unpack_epoch(row: bytes | None) -> int:
 
 
 class Changes:
-    """What a transaction has changed since its last record, while it fits into one."""
+    """What a transaction has changed and is not durable yet.
 
-    __slots__ = ("_size", "list")
+    Attributes:
+        list: in order.
+        size: bytes of keys and values.
+        shown: how many of them readers see.
+        shown_size: bytes of those.
+    """
+
+    __slots__ = ("list", "shown", "shown_size", "size")
 
     def __init__(self) -> None:
         self.clear()
 
     def clear(self) -> None:
-        self.list: list[Change] | None = []
-        self._size = 0
+        self.list: list[Change] = []
+        self.size = 0
+        self.shown = 0
+        self.shown_size = 0
 
     def note(self, kind: Kind, table: Table, key: bytes, value: bytes) -> None:
-        if self.list is not None:
-            self._size += len(key) + len(value)
-            if self._size > AHEAD_CHANGES:
-                self.list = None
-            else:
-                self.list.append(Change(kind, table, key, value))
+        self.size += len(key) + len(value)
+        self.list.append(Change(kind, table, key, value))
 
 
 class WriteAhead:

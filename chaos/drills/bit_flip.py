@@ -24,6 +24,12 @@ class BitFlip(DiskDrill):
     async def run(self, scene: Scene) -> None:
         await scene.settle(_SETTLED_SECONDS)
         target = scene.target
+        for node in target.nodes:
+            # What a broker has only written ahead is committed when it starts.
+            await target.stop(node)
+            await target.start(node)
+            await target.until_serving(node)
+        await scene.settle(_SETTLED_SECONDS)
         leader = await target.leader()
         followers = await target.followers()
         # While it runs, in the leader's and a follower's; and while it is down.
@@ -41,12 +47,8 @@ class BitFlip(DiskDrill):
                 found, repaired = (now - was for now, was in zip(_told(scene, node), told, strict=True))
                 scene.require(found > 0, "damage-is-told", f"{node} does not say that it found damage")
                 scene.require(repaired > 0, "damage-is-repaired", f"{node} does not say that it repaired it")
-                stored = await asyncio.to_thread(
-                    self.disks[node].search, self._data_file(node), record.value.encode()
-                )
-                scene.require(
-                    bool(stored), "damage-is-repaired", f"{node} has no whole copy of the record again"
-                )
+                stored = await self._holds(node, record.value.encode())
+                scene.require(stored, "damage-is-repaired", f"{node} has no whole copy of the record again")
             await scene.settle(0.3)
 
     async def _flip(self, scene: Scene, node: str) -> Publish:
@@ -61,20 +63,28 @@ class BitFlip(DiskDrill):
         while acked:
             record = acked.pop(scene.load.random.randrange(len(acked)))
             value = record.value.encode()
-            for place in await asyncio.to_thread(disk.search, path, value):
+            places = await asyncio.to_thread(disk.search, path, value)
+            for place in places:
                 # Pages are copied when they change: what is found may be a page of the past as well.
                 byte = scene.load.random.randrange(len(value))
                 bit = scene.load.random.randrange(8)
                 await asyncio.to_thread(disk.flip, path, place + byte, bit)
                 scene.say(f"{node}: bit {bit} of byte {byte} of {value[:24]!r}… at {place}")
-            if not await asyncio.to_thread(disk.search, path, value):
+            if places and not await asyncio.to_thread(disk.search, path, value):
                 return record
         raise InternalError(f"{node} stores none of the acknowledged records in the clear")
 
-    def _data_file(self, node: str) -> str:
-        """Where the node's environment is on its disk."""
+    async def _holds(self, node: str, value: bytes) -> bool:
+        """Whether the node's disk holds it, committed or written ahead."""
+        for file in ("data.mdb", "ahead.wal"):
+            if await asyncio.to_thread(self.disks[node].search, self._data_file(node, file), value):
+                return True
+        return False
+
+    def _data_file(self, node: str, name: str = "data.mdb") -> str:
+        """Where a file of the node's environment is on its disk."""
         (current,) = self.disks[node].point.glob("env-*")
-        return f"{current.name}/data.mdb"
+        return f"{current.name}/{name}"
 
     async def _until_served(self, scene: Scene, node: str, record: Publish) -> None:
         """Read it from this node until it comes as it was published; anything else must be an error."""

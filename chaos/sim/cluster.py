@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -129,10 +129,6 @@ class SimNode:
         self.touched = False
         clock = self.clock
         self.wake = clock.world_time(self.engine.next_wakeup(clock.monotonic()))
-
-    def awaits(self, touched: Iterable[tuple[int, int]]) -> bool:
-        """The engine's result sink: whether somebody waits for these partitions."""
-        return self.sink is not None and self.sink.awaits(touched)
 
     def due(self, now: float) -> bool:
         """Whether it is up, and its engine has something to do."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
 from typing import Literal
 
 from holdfast.chaos.sim.world import NodeClock
@@ -59,30 +58,14 @@ class SimStore(MemoryStore):
         if not self.dirty:
             super().commit()
             return
-        self._before_flush(super().commit)
-        super().commit()
-        self._after_flush()
-
-    def persist(self) -> bool:
-        if not self._undo:
-            return super().persist()
-        self._before_flush(super().persist)
-        commits = self.commits
-        shown = super().persist()
-        if self.commits == commits:  # by no commit
-            self._after_flush()
-        return shown
-
-    def _before_flush(self, flush: Callable[[], object]) -> None:
         if self.power == "cut_before":
             raise PowerCut
         if self.failing:
             self.failing = False
             if self.sim_rng.random() < 0.5:
-                flush()
+                super().commit()
             raise StorageError("fsync failed: input/output error (simulated)")
-
-    def _after_flush(self) -> None:
+        super().commit()
         self.commits += 1
         low, high = self.fsync
         self.sim_clock.lag += low + (high - low) * self.sim_rng.random()
@@ -95,7 +78,7 @@ class SimStore(MemoryStore):
 
     def durable(self, table: Table, key: bytes) -> bytes | None:
         """What a restart after a power cut at this moment would find under the key."""
-        for undo in (self._unsynced, self._undo):
+        for undo in (self._unsynced, self._shown, self._undo):
             for changed, name, old in undo:
                 if name == key and changed is table:
                     return old
@@ -106,18 +89,22 @@ class SimStore(MemoryStore):
 
         Readers that are open keep what they see.
         """
-        return not self._undo and self.flip_bit(table, key, bit)
+        return not self._undo and not self._loose(table, key) and self.flip_bit(table, key, bit)
 
     def tear(self, table: Table, key: bytes, keep: int) -> bool:
         """Keep only the first bytes of a stored row; the rest reads as zeros."""
         value = self._tables[table].values.get(key)
-        if not value or self._undo:
+        if not value or self._undo or self._loose(table, key):
             return False
         keep %= len(value)
         torn = value[:keep] + bytes(len(value) - keep)
         if torn == value:
             return False
         return self.spoil(table, key, torn)
+
+    def _loose(self, table: Table, key: bytes) -> bool:
+        """Whether the row has changed and is not on the disk yet."""
+        return any(name == key and changed is table for changed, name, _ in self._shown)
 
     def keys(self, table: Table) -> list[bytes]:
         """The keys of a table, in order."""

@@ -150,8 +150,10 @@ def _torn_commits() -> AbstractContextManager[None]:
 
     def power_cut(self: SimStore) -> None:
         # A part of the open transaction is on the disk: the order of tables, not of time.
-        kept = [change for change in self._undo if change[0] is not Table.META]
-        self._undo[:] = [change for change in self._undo if change[0] is Table.META]
+        changes = self._shown + self._undo
+        self._shown.clear()
+        kept = [change for change in changes if change[0] is not Table.META]
+        self._undo[:] = [change for change in changes if change[0] is Table.META]
         if len(kept) > 1:
             self._undo += kept[len(kept) // 2 :]
         stock(self)
@@ -207,7 +209,7 @@ def _late_fsync() -> AbstractContextManager[None]:
             return
         left, _ = under_way.get(self, (2, 0))
         under_way[self] = (left, log.last_index)
-        log.before_commit()
+        log.before_flush()
         store.commit()
         log.needs_commit = False
 
@@ -222,21 +224,17 @@ def _late_fsync() -> AbstractContextManager[None]:
             under_way[self] = (left - 1, covered)
         tick_stock(self)
 
-    def persist_store(self: RaftCore) -> bool:
-        commit_store(self)
-        return True
-
     return _both(
         _both(
             _replaced(RaftCore, "commit_store", commit_store),
-            _replaced(RaftCore, "persist_store", persist_store),
+            _replaced(RaftCore, "persist_store", commit_store),
         ),
         _replaced(RaftCore, "tick", tick),
     )
 
 
 def _ahead_unflushed() -> AbstractContextManager[None]:
-    return _replaced(SimStore, "persist", lambda _: False)
+    return _replaced(SimStore, "persist", SimStore.show)
 
 
 def _checksums_off() -> AbstractContextManager[None]:

@@ -50,17 +50,9 @@ class _Asked:
         self._node.touched = True
         self._engine.read_barrier(token, deadline)
 
-    def somebody_waits(self) -> None:
-        self._node.touched = True
-        self._engine.somebody_waits()
-
     def repair(self, damage: DamagedRowError, token: object | None = None, deadline: float = 0.0) -> None:
         self._node.touched = True
         self._engine.repair(damage, token, deadline)
-
-    @property
-    def applied_index(self) -> int:
-        return self._engine.applied_index
 
     def status(self) -> EngineStatus:
         return self._engine.status()
@@ -77,7 +69,6 @@ class _Sink:
         self._bridge = bridge
         self._loop = loop
         self._front = front
-        self.awaits = bridge.awaits
         #: Reports that wait to be told on the loop; none may pass them.
         self._waiting = 0
 

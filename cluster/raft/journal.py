@@ -6,8 +6,8 @@ fed without reading back. The first position is the base: the entry before the
 live log, known by index and term only (what was there is applied and, where a
 partition still needs its payload, kept as a row below the base).
 
-Nothing here commits: the engine does, once per turn, and then calls
-``on_commit``.
+Nothing here makes anything durable: the engine does, once per turn, and then calls
+``on_flush``.
 """
 
 from __future__ import annotations
@@ -362,18 +362,20 @@ class StoreJournal:
         """``index`` is applied by the effects in the open transaction."""
         self.applied_index = index
 
-    def before_commit(self) -> None:
-        """Add the indexes to the transaction about to be committed."""
-        if self._stored_commit != self._commit or self.stored_applied != self.applied_index:
-            writer = self._store.writer()
-            if self.stored_applied != self.applied_index:
-                rows.set_applied(writer, self.applied_index)
-                self.stored_applied = self.applied_index
-            if self._stored_commit != self._commit:
-                rows.set_commit(writer, self._commit)
-                self._stored_commit = self._commit
+    def before_show(self) -> None:
+        """Add what is applied to the transaction that readers are about to see."""
+        if self.stored_applied != self.applied_index:
+            rows.set_applied(self._store.writer(), self.applied_index)
+            self.stored_applied = self.applied_index
 
-    def on_commit(self) -> None:
+    def before_flush(self) -> None:
+        """Add the indexes to the transaction that is about to be durable."""
+        self.before_show()
+        if self._stored_commit != self._commit:
+            rows.set_commit(self._store.writer(), self._commit)
+            self._stored_commit = self._commit
+
+    def on_flush(self) -> None:
         """The open transaction is durable."""
         self.durable_index = self.last_index
         self.needs_commit = False

@@ -363,14 +363,9 @@ class Repair:
     def _end(self, tokens: list[object], error: HoldfastError) -> None:
         self._ended += [Completed(token, None, error, 0) for token in tokens]
 
-    @property
-    def awaits(self) -> bool:
-        """Whether somebody is to read what was written back."""
-        return bool(self._repaired)
-
     def take_ended(self) -> list[Completed]:
-        """Callers to be told; asked after the commit, so that they read what was written back."""
-        if self._repaired and not self._core.store.dirty:
+        """Callers to be told; asked when readers see what was written back."""
+        if self._repaired:
             self._ended += [Completed(token, None, None, 0) for token in self._repaired]
             self._repaired.clear()
         ended, self._ended = self._ended, []

@@ -27,9 +27,6 @@ class EngineSettings:
     broken_link_max: float = 0.04
     #: A follower hears of a new commit index at the latest after this long.
     commit_notice: float = 0.002
-    #: What nobody waits to read is shown to readers at the latest after this long: one
-    #: commit of the store then serves all that has been made durable, or applied, meanwhile.
-    visible_delay: float = 1.0
     #: A proposal waits this long for a leader to be known.
     leader_wait: float = 1.0
     #: A deposed leader waits this long to learn what became of its entries.
@@ -90,8 +87,7 @@ class EngineSettings:
     #: ...and given up after this long: a leader that cannot go on without it ends.
     repair_deadline: float = 3.0
 
-    #: Deliver results before the store commit of their effects (the log entry
-    #: is durable on a majority already); readers wait for ``visible_index``.
+    #: Deliver results before the turn's flush (they are durable on a majority already).
     early_results: bool = True
     #: A jump of the wall clock against the monotonic one that is reported, microseconds.
     clock_jump_us: int = 500_000

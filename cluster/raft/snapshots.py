@@ -145,7 +145,6 @@ class Snapshots:
         if sending is None:
             if now < self._retry_at.get(follower.node_id, 0.0):
                 return False
-            core.commit_store()  # readers may be behind, and this one is not to miss what the log has let go
             sending = self._sending[follower.node_id] = _Sending(
                 core.store, core.rng.getrandbits(62) | 1, now, settings.snapshot_chunk_bytes
             )

@@ -147,18 +147,21 @@ class RaftState(SyncObj):  # type: ignore[misc]  # pysyncobj has no types
         if self.emit is not None:
             self.emit(events.EngineFailed(reason))
 
-    def persist_store(self) -> bool:
-        """Make the open transaction durable; True when readers see it, too."""
-        shown = True
+    def show_store(self) -> None:
+        """Show the open transaction to readers."""
+        self.journal.before_show()
+        self.store.show()
+
+    def persist_store(self) -> None:
+        """Make the open transaction durable, and show it."""
         if self.store.dirty:
-            self.journal.before_commit()
-            shown = self.store.persist()
-        self.journal.on_commit()
-        return shown
+            self.journal.before_flush()
+            self.store.persist()
+        self.journal.on_flush()
 
     def commit_store(self) -> None:
-        """Make the open transaction durable, and show it to readers."""
+        """Commit the open transaction, after which another one may begin."""
         if self.store.dirty:
-            self.journal.before_commit()
+            self.journal.before_flush()
             self.store.commit()
-        self.journal.on_commit()
+        self.journal.on_flush()

@@ -65,7 +65,7 @@ def handlers(meter: Meter) -> dict[type, Handler]:
         "holdfast.entry.operations", "{op}", "Operations merged into one log entry",
         explicit_bucket_boundaries_advisory=_COUNT_BUCKETS,
     )  # fmt: skip
-    fsync = latency("holdfast.commit.duration", "Flush of one engine turn, by a commit or ahead of one")
+    fsync = latency("holdfast.commit.duration", "Flush of one engine turn")
     elections = counter("holdfast.elections", "{election}", "Elections and pre-votes started here")
     leaders = counter("holdfast.leader.changes", "{change}", "Leaders seen")
     links = counter("holdfast.peer.links", "{change}", "Peer links made and lost")
@@ -105,7 +105,7 @@ def handlers(meter: Meter) -> dict[type, Handler]:
 
     def on_turn(event: engine.TurnCompleted) -> None:
         if event.flushed:
-            fsync.record(event.commit_s, {"ahead": event.ahead})
+            fsync.record(event.commit_s)
 
     def on_delivered(event: delivery.RecordsDelivered) -> None:
         labels = {"group": event.group, "topic": event.topic}

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from holdfast.chaos.sim import LedgerMachine, SimCluster
-from holdfast.chaos.sim.machine import LedgerApplied
+from holdfast.chaos.sim import SimCluster
 from holdfast.cluster import events
-from holdfast.cluster.engine import EngineSettings
 from holdfast.cluster.ports import PeerMessage
 from holdfast.cluster.raft.host import AppliedLike
 from holdfast.cluster.raft.messages import PeerFrame
@@ -172,52 +170,3 @@ def test_an_ack_that_changes_nothing_costs_no_tick() -> None:
     # One that is behind may have to be sent something, a refusal calls for another try.
     assert ack(core.journal.last_index - 1) == 1
     assert ack(core.journal.last_index, success=False) == 1
-
-
-def test_what_somebody_waits_for_is_committed_at_once() -> None:
-    """Otherwise what was applied goes with the next commit, or after ``visible_delay``."""
-
-    def seen_after(awaited: bool, *, later: bool = False) -> float:
-        sim = SimCluster(3, seed=6)
-        leader = sim.elect()
-        sim.settle()
-        leader.awaits = lambda touched: awaited  # type: ignore[method-assign]
-        call = sim.publish(b"x")
-        assert call.done is not None
-        index, answered_at = call.done.index, sim.world.now
-        if later:
-            sim.run_for(0.001)
-            leader.awaits = lambda touched: True  # type: ignore[method-assign]
-            assert leader.engine is not None
-            leader.engine.somebody_waits()
-            leader.touched = True
-        assert sim.run_until(lambda: leader.progress is not None and leader.progress.visible_index >= index)
-        return sim.world.now - answered_at
-
-    delay = EngineSettings().visible_delay
-    assert seen_after(awaited=False) >= delay / 2
-    assert seen_after(awaited=True) < delay / 2
-    assert seen_after(awaited=False, later=True) < delay / 2
-
-
-def test_a_changed_topic_is_visible_at_once_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A broker that knew the topic of yesterday would refuse publishes for ``visible_delay``."""
-    stock = LedgerMachine.apply
-
-    def apply(self: LedgerMachine, w: Writer, index: int, entry: bytes) -> LedgerApplied:
-        applied = stock(self, w, index, entry)
-        applied.topics_changed = True
-        return applied
-
-    sim = SimCluster(3, seed=6)
-    sim.elect()
-    sim.settle()
-    monkeypatch.setattr(LedgerMachine, "apply", apply)
-    call = sim.publish(b"x")
-    assert call.done is not None
-    index = call.done.index
-
-    def shown() -> bool:
-        return all(n.progress is not None and n.progress.visible_index >= index for n in sim.nodes.values())
-
-    assert sim.run_until(shown, EngineSettings().visible_delay / 10)

@@ -22,9 +22,9 @@ def fresh(cache: int = MIB) -> tuple[MemoryStore, StoreJournal]:
 
 
 def commit(store: MemoryStore, journal: StoreJournal) -> None:
-    journal.before_commit()
+    journal.before_flush()
     store.commit()
-    journal.on_commit()
+    journal.on_flush()
 
 
 def test_a_fresh_log_is_its_base() -> None:

@@ -64,13 +64,6 @@ class FakeEngine:
             (Completed(token, None, self.fail, 0 if self.fail else self.index),), self.progress()
         )
 
-    def somebody_waits(self) -> None:
-        return
-
-    @property
-    def applied_index(self) -> int:
-        return self.index
-
     def repair(self, damage: DamagedRowError, token: object | None = None, deadline: float = 0.0) -> None:
         if token is not None:
             self.bridge.deliver((Completed(token, None, damage, 0),), self.progress())

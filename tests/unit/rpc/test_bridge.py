@@ -103,27 +103,6 @@ async def test_submit_waits_until_the_effects_are_visible() -> None:
     await late_settle
 
 
-async def test_a_read_asks_for_what_is_applied_and_not_shown() -> None:
-    """Nobody here was answered, and a replay of this replica is to miss nothing it has applied."""
-    engine = make_engine()
-    asked: list[int] = []
-    engine.somebody_waits = lambda: asked.append(engine.index)  # type: ignore[method-assign]
-    engine.index = 7
-    settled = asyncio.ensure_future(engine.bridge.settle(5))
-    await asyncio.sleep(0)
-    assert asked == [7]
-    assert engine.bridge.awaits(())
-    assert not settled.done()
-    with engine.bridge.watch([(1, 0)]) as watch:
-        waits = asyncio.ensure_future(watch.wait(5))
-        await asyncio.sleep(0)
-        assert asked == [7, 7]
-        engine.bridge.deliver((), engine.progress())
-        await settled
-        watch.wake()
-        await waits
-
-
 async def test_wait_applied_has_a_deadline() -> None:
     engine = make_engine()
     with pytest.raises(DeadlineExceededError):
@@ -203,8 +182,6 @@ async def test_touched_partitions_are_told_to_whoever_wants_all_of_them() -> Non
 
     bridge.deliver((), _report(1))
     bridge.inform(Readers())
-    assert bridge.awaits({(7, 1), (7, 2)})
-    assert not bridge.awaits({(7, 2)})
     bridge.deliver((), _report(2, (7, 1)))
     bridge.deliver((), _report(3))
     bridge.deliver((), _report(3, (7, 2)))

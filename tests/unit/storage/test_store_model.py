@@ -19,6 +19,7 @@ OPS = st.lists(
         st.tuples(st.just("delete"), TABLES, KEYS),
         st.tuples(st.just("commit")),
         st.tuples(st.just("persist")),
+        st.tuples(st.just("show")),
         st.tuples(st.just("abort")),
         st.tuples(st.just("hold")),
     ),
@@ -57,9 +58,9 @@ def test_a_store_is_a_dict_of_sorted_dicts(
     low: bytes,
     high: bytes,
 ) -> None:
-    committed: Content = {table: {} for table in Table}
-    durable = copy(committed)
-    content = copy(committed)
+    shown: Content = {table: {} for table in Table}
+    durable = copy(shown)
+    content = copy(shown)
     held: list[tuple[Reader, Content]] = []
     with fresh_store() as store, ExitStack() as open_reads:
         for op in ops:
@@ -72,19 +73,20 @@ def test_a_store_is_a_dict_of_sorted_dicts(
                     content[table].pop(key, None)
                 case ("commit",):
                     store.commit()
-                    durable, committed = copy(content), copy(content)
+                    durable, shown = copy(content), copy(content)
                 case ("persist",):
-                    durable = copy(content)
-                    if store.persist():
-                        committed = copy(content)
-                    assert store.dirty == (not store.persist())
+                    store.persist()
+                    durable, shown = copy(content), copy(content)
+                case ("show",):
+                    store.show()
+                    shown = copy(content)
                 case ("abort",):
                     store.abort()
-                    content = copy(durable)
+                    content, shown = copy(durable), copy(durable)
                 case ("hold",):
-                    held.append((open_reads.enter_context(store.read()), copy(committed)))
+                    held.append((open_reads.enter_context(store.read()), copy(shown)))
         same(store.writer(), content, low, high)
         with store.read() as r:
-            same(r, committed, low, high)
+            same(r, shown, low, high)
         for reader, seen in held:
             same(reader, seen, low, high)

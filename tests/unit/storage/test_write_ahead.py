@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -47,29 +48,36 @@ def content(store: LmdbStore) -> dict[bytes, bytes]:
         return dict(reader.scan(T))
 
 
-def test_it_is_durable_and_readers_see_it_with_the_next_commit(store: LmdbStore, tmp_path: Path) -> None:
+def test_it_is_durable_and_shown_without_a_commit(store: LmdbStore, tmp_path: Path) -> None:
     store.writer().put(T, b"a", b"1")
     store.commit()
     store.writer().put(T, b"b", b"2")
     store.writer().delete(T, b"a")
-    assert store.persist() is False
-    assert store.dirty
     assert content(store) == {b"a": b"1"}
+    store.persist()
+    assert not store.dirty
+    assert content(store) == {b"b": b"2"}
     store.writer().put(T, b"c", b"not durable")
+    assert content(store) == {b"b": b"2"}
+    store.show()
+    assert store.dirty
+    assert content(store) == {b"b": b"2", b"c": b"not durable"}
     after = crashed(store, tmp_path / "copy")
     assert content(after) == {b"b": b"2"}
     after.close()
+    commits = store._side.commits
     store.commit()
+    assert store._side.commits == commits + 1
     assert content(store) == {b"b": b"2", b"c": b"not durable"}
 
 
 def test_records_follow_one_another_and_end_with_a_commit(store: LmdbStore, tmp_path: Path) -> None:
     for number in range(3):
         store.writer().put(T, b"k%d" % number, b"v")
-        assert store.persist() is False
+        store.persist()
     store.commit()
     store.writer().put(T, b"new", b"v")
-    assert store.persist() is False  # over the first record; two old ones lie behind it
+    store.persist()  # over the first record; two old ones lie behind it
     after = crashed(store, tmp_path / "copy")
     assert set(content(after)) == {b"k0", b"k1", b"k2", b"new"}
     again = crashed(after, tmp_path / "second")  # recovered twice is as once
@@ -81,7 +89,7 @@ def test_records_follow_one_another_and_end_with_a_commit(store: LmdbStore, tmp_
 def test_a_record_that_was_cut_short_is_none(store: LmdbStore, tmp_path: Path) -> None:
     for key in (b"first", b"second"):
         store.writer().put(T, key, b"v" * 100)
-        assert store.persist() is False
+        store.persist()
     path = store.path / "ahead.wal"
     data = bytearray(path.read_bytes())
     end = data.rindex(b"v" * 100) + 100
@@ -99,7 +107,7 @@ def test_a_damaged_record_that_others_follow_is_no_torn_one(store: LmdbStore, tm
     """It was acknowledged, and so were those behind it: to go on without them would be to lose them."""
     for number in range(4):
         store.writer().put(T, b"k%d" % number, b"v%d" % number * 50)
-        assert store.persist() is False
+        store.persist()
     data = (store.path / "ahead.wal").read_bytes()
     begins = [data.index(b"HFWA", 100 * number) for number in range(4)]
     for place in (begins[0] + 4, begins[0] + 30, begins[1] + 2, begins[2] + 60):
@@ -115,7 +123,7 @@ def test_a_damaged_record_that_others_follow_is_no_torn_one(store: LmdbStore, tm
 def test_what_others_commit_to_the_file_ends_no_epoch(store: LmdbStore, tmp_path: Path) -> None:
     """A newer program adds its tables before it looks at the log."""
     store.writer().put(T, b"k", b"v")
-    assert store.persist() is False
+    store.persist()
     copy = tmp_path / "copy"
     shutil.copytree(store.path, copy)
     with lmdb.open(str(copy), map_size=_MAP, max_dbs=50) as env:
@@ -130,7 +138,7 @@ def test_a_table_of_a_newer_version_is_named_as_such(
 ) -> None:
     store.writer().put(T, b"k", b"v")
     monkeypatch.setitem(write_ahead._NUMBERS, T, len(Table))
-    assert store.persist() is False
+    store.persist()
     copy = tmp_path / "copy"
     shutil.copytree(store.path, copy)
     with pytest.raises(StorageError, match="newer version"):
@@ -151,27 +159,34 @@ def test_the_number_of_commits_is_checked(store: LmdbStore, tmp_path: Path) -> N
 
 
 def test_what_is_too_much_for_it_is_committed(store: LmdbStore) -> None:
+    side = store._side
     store.writer().put(T, b"large", b"v" * AHEAD_CHANGES)
-    assert store.persist() is True
-    assert set(content(store)) == {b"large"}
-    shown = []
+    store.show()
+    assert side.commits == 0
+    store.persist()
+    assert side.commits == 1
     for number in range(2 * AHEAD_FILE // (AHEAD_CHANGES // 2)):
         store.writer().put(T, b"k", bytes([number]) * (AHEAD_CHANGES // 2))
-        shown.append(store.persist())
-    assert shown.count(True) in (1, 2)  # the file was full
-    assert shown[0] is False
+        store.persist()
+    assert side.commits in (2, 3)  # the file was full
+    for number in range(3 * AHEAD_FILE // (AHEAD_CHANGES // 2)):
+        store.writer().put(T, b"k", bytes([number]) * (AHEAD_CHANGES // 2))
+        store.show()
+    assert side.commits in (4, 5, 6)  # nobody asked for it to be durable, and much was not
+    assert set(content(store)) == {b"large", b"k"}
 
 
 def test_a_dropped_transaction_loses_only_what_was_not_durable(store: LmdbStore, tmp_path: Path) -> None:
     store.writer().put(T, b"kept", b"1")
-    assert store.persist() is False
+    store.persist()
     store.writer().put(T, b"dropped", b"2")
     store.abort()
-    assert store.dirty
+    assert not store.dirty
+    assert content(store) == {b"kept": b"1"}
     assert store.writer().get(T, b"kept") == b"1"
     assert store.writer().get(T, b"dropped") is None
     store.writer().put(T, b"next", b"3")
-    assert store.persist() is False
+    store.persist()
     store.abort()
     after = crashed(store, tmp_path / "copy")
     assert set(content(after)) == {b"kept", b"next"}
@@ -184,7 +199,7 @@ def test_a_dropped_transaction_loses_only_what_was_not_durable(store: LmdbStore,
 def test_closing_keeps_it(tmp_path: Path) -> None:
     store = opened(tmp_path / "env")
     store.writer().put(T, b"k", b"v")
-    assert store.persist() is False
+    store.persist()
     store.close()
     store = opened(tmp_path / "env")
     assert content(store) == {b"k": b"v"}
@@ -197,7 +212,7 @@ def test_a_log_of_a_commit_that_is_gone_is_refused(store: LmdbStore, tmp_path: P
     store.writer().put(T, b"k", b"v")
     store.commit()
     store.writer().put(T, b"l", b"v")
-    assert store.persist() is False
+    store.persist()
     shutil.copy(store.path / "ahead.wal", copy / "ahead.wal")
     with pytest.raises(StorageError, match="lost a commit"):
         opened(copy)
@@ -209,7 +224,7 @@ def test_an_installed_snapshot_is_written_ahead_too(tmp_path: Path) -> None:
     staged.writer().put(T, b"installed", b"1")
     staged.install()
     store.writer().put(T, b"after", b"2")
-    assert store.persist() is False
+    store.persist()
     after = crashed(store, tmp_path / "copy")
     assert content(after) == {b"installed": b"1", b"after": b"2"}
     after.close()
@@ -223,8 +238,8 @@ def test_without_room_for_it_everything_is_committed(tmp_path: Path, monkeypatch
     monkeypatch.setattr(WriteAhead, "prepare", full)
     store = opened(tmp_path / "env")
     store.writer().put(T, b"k", b"v")
-    assert store.persist() is True
-    assert content(store) == {b"k": b"v"}
+    store.persist()
+    assert store._side.commits == 1
     store.close()
 
 
@@ -272,11 +287,16 @@ class Model(RuleBasedStateMachine):
         self.live.pop(key, None)
 
     @rule()
+    def show(self) -> None:
+        self.store.show()
+        self.shown = dict(self.live)
+        self.check()
+
+    @rule()
     def persist(self) -> None:
-        shown = self.store.persist()
+        self.store.persist()
         self.durable = dict(self.live)
-        if shown:
-            self.shown = dict(self.live)
+        self.shown = dict(self.live)
         self.check()
 
     @rule()
@@ -290,7 +310,7 @@ class Model(RuleBasedStateMachine):
     @rule()
     def abort(self) -> None:
         self.store.abort()
-        self.live = dict(self.durable)
+        self.live, self.shown = dict(self.durable), dict(self.durable)
         assert dict(self.store.writer().scan(T)) == self.live
         self.check()
 
@@ -336,3 +356,48 @@ def test_what_an_ended_process_left_is_made_durable_first(
 def test_the_file_has_its_size_from_the_start(store: LmdbStore) -> None:
     """A flush then writes a block that is there, and nothing of the file system."""
     assert os.stat(store.path / "ahead.wal").st_size == AHEAD_FILE
+
+
+def test_readers_see_one_moment_whatever_the_writer_does(store: LmdbStore) -> None:
+    """Shows, records and commits beside threads that read: all rows of a moment, or none."""
+    stop = threading.Event()
+    broken: list[str] = []
+    seen: set[int] = set()
+
+    def look() -> None:
+        while not stop.is_set():
+            with store.read() as reader:
+                first = reader.get(T, b"first")
+                numbers = [int(key) for key in reader.scan_keys(Table.INDEX)]
+                last = reader.get(T, b"last")
+                floor = reader.floor(Table.INDEX, b"9" * 8)
+                if first != last or len(numbers) != reader.count(Table.INDEX):
+                    broken.append(f"{first!r} {last!r} {numbers}")
+                if first is not None:
+                    number = int(first)
+                    seen.add(number)
+                    if numbers != list(range(max(0, number - 20), number + 1)) or floor != (
+                        b"%08d" % number,
+                        first,
+                    ):
+                        broken.append(f"{number}: {numbers} {floor!r}")
+
+    threads = [threading.Thread(target=look) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for number in range(1500):
+        writer = store.writer()
+        value = b"%d" % number
+        writer.put(T, b"first", value)
+        writer.append(Table.INDEX, b"%08d" % number, value)
+        if number > 20:
+            writer.delete(Table.INDEX, b"%08d" % (number - 21))
+        writer.put(T, b"last", value)
+        (store.show, store.persist, store.show, store.commit)[
+            number % 4 if number % 100 < 8 else number % 3
+        ]()
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert broken == []
+    assert len(seen) > 20
