@@ -17,6 +17,7 @@ from typing import Any
 import lmdb
 
 from holdfast.errors import ClosedError, StorageError, UnavailableError
+from holdfast.storage.damage import START_OVER
 from holdfast.storage.environment import Environment
 from holdfast.storage.lmdb_view import UNSEALED, View
 from holdfast.storage.lmdb_write import WriteSide
@@ -28,6 +29,10 @@ logger = logging.getLogger(__name__)
 
 #: Address space, not disk or memory; set once, because it cannot grow under readers.
 DEFAULT_MAP_SIZE = 1 << 40
+
+
+#: Each is as long as a commit at least.
+_TRIES = 1000
 
 
 class _Snapshot:
@@ -50,13 +55,20 @@ class _Snapshot:
         except lmdb.Error as error:
             environment.leave()
             raise StorageError(f"cannot begin a read: {error}") from error
+        except StorageError:
+            environment.leave()
+            raise
         self.base = View(self._txn, environment.dbs)
         version = overlay.version
         return OverlaidView(self.base, overlay, version) if version else self.base
 
     def _begin(self, side: WriteSide) -> Overlay:
-        """Begin a transaction; the overlay of the commit that it sees."""
-        while True:
+        """Begin a transaction; the overlay of the commit that it sees.
+
+        Raises:
+            StorageError: it sees a commit that this process has not made.
+        """
+        for _ in range(_TRIES):
             overlays = side.overlays
             self._txn = txn = side.environment.env.begin(buffers=True)
             epoch_row = bytes(txn.get(EPOCH, b""))
@@ -65,6 +77,8 @@ class _Snapshot:
                     return overlay
             # Two commits since the look at the overlays.
             txn.abort()
+        self._txn = None
+        raise StorageError(f"another process has written {side.environment.path}; {START_OVER}")
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

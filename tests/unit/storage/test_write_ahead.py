@@ -20,7 +20,7 @@ from holdfast.storage import write_ahead
 from holdfast.storage.identity import open_store
 from holdfast.storage.lmdb_store import LmdbStore
 from holdfast.storage.port import AHEAD_CHANGES, AHEAD_FILE, Table
-from holdfast.storage.write_ahead import WriteAhead
+from holdfast.storage.write_ahead import WriteAhead, pack_epoch
 
 T = Table.META
 _MAP = 64 << 20
@@ -143,6 +143,15 @@ def test_a_table_of_a_newer_version_is_named_as_such(
     shutil.copytree(store.path, copy)
     with pytest.raises(StorageError, match="newer version"):
         opened(copy)
+
+
+def test_a_commit_of_another_process_is_no_reason_to_wait_for_ever(store: LmdbStore) -> None:
+    store.writer().put(T, b"k", b"v")
+    store.commit()
+    with store._side.environment.env.begin(write=True) as txn:
+        txn.put(b"epoch", pack_epoch(17))
+    with pytest.raises(StorageError, match="another process"), store.read():
+        pass
 
 
 def test_the_number_of_commits_is_checked(store: LmdbStore, tmp_path: Path) -> None:
