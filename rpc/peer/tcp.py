@@ -217,8 +217,7 @@ class TcpTransport:
         return peer.connection.out_bytes if peer is not None and peer.connection is not None else 0
 
     def wake(self) -> None:
-        # One byte in the pipe is enough however many threads call. The flag is
-        # cleared before the pipe is drained, so a wake is never lost.
+        # One byte in the pipe is enough however many threads call; see _drain_wakeups.
         if self._awake or self._closed:
             return
         self._awake = True
@@ -298,10 +297,12 @@ class TcpTransport:
             self._selector.register(sock, selectors.EVENT_READ, connection)
 
     def _drain_wakeups(self) -> None:
-        self._awake = False
         with contextlib.suppress(BlockingIOError):
             while len(self._wake_read.recv(64)) == 64:
                 pass
+        # After the pipe is empty: a byte that came in between would be gone with the flag still up,
+        # and no wake would write another one. A wake that saw the flag up is served by this poll.
+        self._awake = False
 
     def _serve(self, connection: _Connection, mask: int) -> None:
         if connection.sock.fileno() < 0:

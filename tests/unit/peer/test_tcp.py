@@ -104,6 +104,29 @@ def test_backlog_is_bounded_and_overflow_is_dropped() -> None:
     b.transport.close()
 
 
+def test_a_wake_amid_the_draining_of_another_loses_none(pair: tuple[Node, Node]) -> None:
+    """Its byte was drained while the flag said that one was there: no wake ended a poll ever after."""
+    transport = pair[0].transport
+
+    class Draining:
+        def __init__(self, stock: socket.socket) -> None:
+            self._stock = stock
+
+        def recv(self, size: int) -> bytes:
+            transport.wake()
+            return self._stock.recv(size)
+
+    stock = transport._wake_read
+    transport.wake()
+    transport._wake_read = Draining(stock)  # type: ignore[assignment]
+    transport._drain_wakeups()
+    transport._wake_read = stock
+    transport.wake()
+    began = time.monotonic()
+    transport.poll(5.0)
+    assert time.monotonic() - began < 2.0
+
+
 def test_wake_ends_a_poll(pair: tuple[Node, Node]) -> None:
     a, _ = pair
     a.transport.wake()
