@@ -13,9 +13,11 @@ from holdfast.errors import ClosedError, StorageError, StorageFullError
 from holdfast.storage.environment import Environment
 from holdfast.storage.lmdb_view import UNSEALED, View, read_error
 from holdfast.storage.overlay import Overlay
-from holdfast.storage.port import AHEAD_CHANGES, AHEAD_FILE, MAX_KEY_BYTES, Table, Writer
+from holdfast.storage.port import MAX_KEY_BYTES, Table, Writer
 from holdfast.storage.seal import SEED, seal
 from holdfast.storage.write_ahead import (
+    AHEAD_CHANGES,
+    AHEAD_FILE,
     EPOCH,
     Change,
     Changes,

@@ -39,11 +39,6 @@ class Table(Enum):
 
 #: Bounds on keys, checked by every store.
 MAX_KEY_BYTES = 511
-#: ``Store.persist`` commits what has changed more bytes than this, keys and values:
-#: they are written once then, not twice.
-AHEAD_CHANGES = 64 << 10
-#: Bytes ``Store.persist`` makes durable between two commits, about.
-AHEAD_FILE = 1 << 20
 
 
 class Reader(Protocol):

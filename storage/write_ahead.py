@@ -37,7 +37,12 @@ import google_crc32c
 
 from holdfast.errors import StorageError, StorageFullError
 from holdfast.storage.damage import START_OVER
-from holdfast.storage.port import AHEAD_FILE, Table
+from holdfast.storage.port import Table
+
+#: Changes of more bytes than this, keys and values, are committed: they are written once then, not twice.
+AHEAD_CHANGES = 64 << 10
+#: Bytes of the file. A record that does not fit any more makes a commit instead.
+AHEAD_FILE = 1 << 20
 
 #: Key of the row that counts commits; its value is made by ``pack_epoch``.
 EPOCH = b"epoch"

@@ -19,8 +19,8 @@ from holdfast.errors import StorageError, StorageFullError
 from holdfast.storage import write_ahead
 from holdfast.storage.identity import open_store
 from holdfast.storage.lmdb_store import LmdbStore
-from holdfast.storage.port import AHEAD_CHANGES, AHEAD_FILE, Table
-from holdfast.storage.write_ahead import WriteAhead, pack_epoch
+from holdfast.storage.port import Table
+from holdfast.storage.write_ahead import AHEAD_CHANGES, AHEAD_FILE, WriteAhead, pack_epoch
 
 T = Table.META
 _MAP = 64 << 20
