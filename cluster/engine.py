@@ -204,6 +204,8 @@ class Engine:
             while not self._stopping:
                 self.turn(1.0)
             self._hand_over()
+            # What was applied and shown since the last commit needs no second applying.
+            self.core.commit_store()
         finally:
             self.core.snapshots.stop_sending()
             self.core.snapshots.stop_receiving()

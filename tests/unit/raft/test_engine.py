@@ -10,6 +10,7 @@ from holdfast.cluster.ports import PeerMessage
 from holdfast.cluster.raft.host import AppliedLike
 from holdfast.cluster.raft.messages import PeerFrame
 from holdfast.errors import StorageError, UnavailableError
+from holdfast.storage import journal
 from holdfast.storage.port import Writer
 
 
@@ -88,6 +89,26 @@ def test_stop_hands_leadership_over() -> None:
     at = sim.world.now
     assert sim.elect().node_id == asked[0]
     assert sim.world.now - at < 0.05
+
+
+def test_what_was_applied_is_durable_once_the_engine_has_stopped() -> None:
+    sim = SimCluster(3, seed=6)
+    sim.elect()
+    sim.settle()
+    for i in range(5):
+        sim.publish(b"%d" % i)
+    sim.settle()
+    follower = sim.followers()[0]
+    engine, store = follower.engine, follower.store
+    assert engine is not None
+    assert store is not None
+    assert store.dirty  # shown to readers, and not committed
+    applied = engine.status().applied_index
+    engine.stop()
+    engine.run()
+    store.abort()
+    with store.read() as reader:
+        assert journal.read_meta(reader).applied_index >= applied
 
 
 def test_status_is_whole() -> None:
