@@ -150,6 +150,61 @@ class FencedError(HoldfastError):
     code = "FAILED_PRECONDITION"
 
 
+class LeaseExpiredError(HoldfastError):
+    """The record is no longer this member's: its lease ended, or a record before it failed."""
+
+    reason = "LEASE_EXPIRED"
+    code = "FAILED_PRECONDITION"
+
+
+class GroupConflictError(HoldfastError):
+    """The group is defined otherwise; ``metadata`` carries ``field``, ``group_has`` and ``asked``."""
+
+    reason = "GROUP_CONFLICT"
+    code = "FAILED_PRECONDITION"
+
+
+class ProtocolVersionError(HoldfastError):
+    """A member speaks a protocol this broker does not; ``metadata["supported"]`` lists what it does."""
+
+    reason = "PROTOCOL_VERSION"
+    code = "FAILED_PRECONDITION"
+
+
+class TransactionRequiredError(HoldfastError):
+    """An ack in an exactly-once group: its records are settled by a transaction."""
+
+    reason = "TRANSACTION_REQUIRED"
+    code = "FAILED_PRECONDITION"
+
+
+class AlreadySettledError(HoldfastError):
+    """A transaction consumes a record that is settled; ``metadata`` says which. Nothing was done."""
+
+    reason = "ALREADY_SETTLED"
+    code = "FAILED_PRECONDITION"
+
+
+class TransactionTooLargeError(InvalidArgumentError):
+    """A transaction is over a bound; ``metadata`` carries ``size`` and ``limit``."""
+
+    reason = "TRANSACTION_TOO_LARGE"
+
+
+class RedriveLoopError(HoldfastError):
+    """A redrive would only bring the record back; change the handler, or force it."""
+
+    reason = "REDRIVE_LOOP"
+    code = "FAILED_PRECONDITION"
+
+
+class DuplicateKeysError(HoldfastError):
+    """Some records were stored before under their idempotency keys; brokers answer with their places."""
+
+    reason = "DUPLICATE_KEYS"
+    code = "ALREADY_EXISTS"
+
+
 class FailedPreconditionError(HoldfastError):
     """The state does not allow this call; the message says what would."""
 
@@ -180,6 +235,14 @@ class NoLeaderError(UnavailableError):
     """No leader is known, or it changed; ``metadata["leader"]`` names it when known."""
 
     reason = "NO_LEADER"
+
+
+class StaleGroupError(UnavailableError):
+    """The group has changed since this was worked out; nothing was done."""
+
+    reason = "STALE_GROUP"
+    code = "ABORTED"
+    default_retry_after_ms = 10
 
 
 class OutcomeUnknownError(HoldfastError):

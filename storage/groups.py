@@ -1,4 +1,4 @@
-"""Consumer groups and the offsets they have committed."""
+"""Consumer groups: their definitions, and the offsets they have committed."""
 
 from __future__ import annotations
 
@@ -7,17 +7,23 @@ from collections.abc import Iterator
 
 import msgspec
 
+from holdfast.storage import flow_keys
 from holdfast.storage.port import Reader, Table, Writer
 
-# GROUPS: name -> number of offsets held. OFFSETS: length of the name, name,
-# topic, partition -> offset; the length keeps one name from being another's prefix.
-_U16 = struct.Struct(">H")
+# GROUPS: name -> number of offsets held; of a group that has been defined also its
+# generation and definition. OFFSETS: flow key -> offset.
 _U32 = struct.Struct(">I")
+_DEFINED = struct.Struct(">IQ")
 _PARTITION = struct.Struct(">II")
 _OFFSET = struct.Struct(">q")
 
-#: Longest group name, in bytes of UTF-8, that fits a key.
-MAX_GROUP_BYTES = 500
+
+class GroupRow(msgspec.Struct, frozen=True, gc=False):
+    """One group."""
+
+    held: int = 0  # offsets it has committed
+    generation: int = 0  # log index of the last change of its members or owners
+    definition: bytes = b""  # a serialised GroupRow of log.proto; empty: not defined yet
 
 
 class CommittedOffset(msgspec.Struct, frozen=True, gc=False):
@@ -28,9 +34,29 @@ class CommittedOffset(msgspec.Struct, frozen=True, gc=False):
     offset: int
 
 
+def read(r: Reader, group: str) -> GroupRow | None:
+    """A group; None when there is none."""
+    value = r.get(Table.GROUPS, group.encode())
+    if value is None:
+        return None
+    if len(value) == _U32.size:
+        return GroupRow(_U32.unpack(value)[0])
+    held, generation = _DEFINED.unpack_from(value)
+    return GroupRow(held, generation, value[_DEFINED.size :])
+
+
+def write(w: Writer, group: str, row: GroupRow) -> None:
+    """Make a group or change it."""
+    if row.generation or row.definition:
+        value = _DEFINED.pack(row.held, row.generation) + row.definition
+    else:
+        value = _U32.pack(row.held)
+    w.put(Table.GROUPS, group.encode(), value)
+
+
 def commit_offset(w: Writer, group: str, topic_id: int, partition: int, offset: int) -> None:
     """Set a group's offset; the group comes into being with its first."""
-    key = _prefix(group) + _PARTITION.pack(topic_id, partition)
+    key = flow_keys.flow_key(group, topic_id, partition)
     if w.get(Table.OFFSETS, key) is None:
         _add_held(w, group, 1)
     w.put(Table.OFFSETS, key, _OFFSET.pack(offset))
@@ -38,22 +64,20 @@ def commit_offset(w: Writer, group: str, topic_id: int, partition: int, offset: 
 
 def committed(r: Reader, group: str, topic_id: int, partition: int) -> int | None:
     """A group's offset in a partition; None when it has none."""
-    value = r.get(Table.OFFSETS, _prefix(group) + _PARTITION.pack(topic_id, partition))
+    value = r.get(Table.OFFSETS, flow_keys.flow_key(group, topic_id, partition))
     return None if value is None else _OFFSET.unpack(value)[0]
 
 
 def offsets(r: Reader, group: str, topic_id: int | None = None) -> Iterator[CommittedOffset]:
     """A group's offsets, of one topic or of all, by topic and partition."""
-    start = _prefix(group)
-    if topic_id is not None:
-        start += _U32.pack(topic_id)
-    for key, value in r.scan(Table.OFFSETS, start, _after(start)):
+    prefix = flow_keys.group_prefix(group) if topic_id is None else flow_keys.topic_prefix(group, topic_id)
+    for key, value in flow_keys.scan_prefix(r, Table.OFFSETS, prefix):
         topic, partition = _PARTITION.unpack(key[-8:])
         yield CommittedOffset(topic, partition, _OFFSET.unpack(value)[0])
 
 
 def exists(r: Reader, group: str) -> bool:
-    """True when the group has committed an offset and was not deleted since."""
+    """True when the group was defined or has committed an offset, and was not deleted since."""
     return r.get(Table.GROUPS, group.encode()) is not None
 
 
@@ -75,7 +99,7 @@ def count(r: Reader) -> int:
 
 def delete_group(w: Writer, group: str, limit: int) -> bool:
     """Delete a group's offsets, ``limit`` a call, then the group; True when it is gone."""
-    done = _delete_offsets(w, group, _prefix(group), limit) < limit
+    done = _delete_offsets(w, group, flow_keys.group_prefix(group), limit) < limit
     if done:
         w.delete(Table.GROUPS, group.encode())
     return done
@@ -88,35 +112,19 @@ def delete_topic(w: Writer, topic_id: int, limit: int) -> bool:
     """
     left = limit
     for group in list_groups(w):
-        left -= _delete_offsets(w, group, _prefix(group) + _U32.pack(topic_id), left)
+        left -= _delete_offsets(w, group, flow_keys.topic_prefix(group, topic_id), left)
         if left <= 0:
             return False
     return True
 
 
-def _prefix(group: str) -> bytes:
-    name = group.encode()
-    return _U16.pack(min(len(name), 0xFFFF)) + name
-
-
-def _after(prefix: bytes) -> bytes:
-    """The first key after all that start with ``prefix``."""
-    head = prefix.rstrip(b"\xff")
-    return head[:-1] + bytes((head[-1] + 1,))
-
-
 def _add_held(w: Writer, group: str, n: int) -> None:
-    key = group.encode()
-    value = w.get(Table.GROUPS, key)
-    w.put(Table.GROUPS, key, _U32.pack((0 if value is None else _U32.unpack(value)[0]) + n))
+    row = read(w, group) or GroupRow()
+    write(w, group, GroupRow(row.held + n, row.generation, row.definition))
 
 
-def _delete_offsets(w: Writer, group: str, start: bytes, limit: int) -> int:
-    doomed: list[bytes] = []
-    for key in w.scan_keys(Table.OFFSETS, start, _after(start)):
-        if len(doomed) == limit:
-            break
-        doomed.append(key)
+def _delete_offsets(w: Writer, group: str, prefix: bytes, limit: int) -> int:
+    doomed = flow_keys.first_keys(w, Table.OFFSETS, prefix, limit)
     for key in doomed:
         w.delete(Table.OFFSETS, key)
     if doomed:

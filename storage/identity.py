@@ -13,10 +13,12 @@ from holdfast.storage.port import Reader, Table, Writer
 #: The layout of every table. Raised when an older program could not read what
 #: a newer one writes. 2: small rows carry a seal (``seal.py``), index rows a hash of their batch.
 #: 3: what was acknowledged last may be in the write-ahead log alone (``write_ahead.py``).
-FORMAT_VERSION = 3
+#: 4: groups have more than offsets: the tables from FLOWS on.
+FORMAT_VERSION = 4
 #: Migrated when they are opened.
 _BEFORE_SEALS = 1
-_BEFORE_WRITING_AHEAD = 2
+#: In these nothing but the number changes.
+_SEALED = frozenset((2, 3))
 
 #: Kept on the disk beyond the data: many commits without records.
 AHEAD_BYTES = 16 << 20
@@ -163,7 +165,7 @@ def _migrate(store: LmdbStore, cluster_id: str, node_id: str, where: str) -> Non
     if len(version) != _U32.size:
         with store.read() as r:
             sealed = read_identity(r)
-        if sealed is not None and sealed[0] == _BEFORE_WRITING_AHEAD:
+        if sealed is not None and sealed[0] in _SEALED:
             _check((FORMAT_VERSION, *sealed[1:]), cluster_id, node_id, where)
             store.writer().put(Table.META, _FORMAT, _U32.pack(FORMAT_VERSION))
             store.commit()

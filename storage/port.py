@@ -31,6 +31,13 @@ class Table(Enum):
     PRODUCERS = "producers"  # producers.py: idempotence state
     GROUPS = "groups"  # groups.py
     OFFSETS = "offsets"  # groups.py: group, topic, partition -> committed offset
+    FLOWS = "flows"  # flows.py: group, topic, partition -> fence, owner, what is settled and waits
+    ACKS = "acks"  # acks.py: group, topic, partition, chunk -> bits of what is settled above the offset
+    RETRIES = "retries"  # retries.py: group, topic, partition, offset -> attempts, due time, errors
+    MEMBERS = "members"  # members.py: group, member -> its name and grace
+    MARKS = "marks"  # marks.py: topic, digest of an idempotency key -> where its record is
+    MARK_AGES = "mark_ages"  # marks.py: expiry, topic, digest
+    CURSORS = "cursors"  # cursors.py: where sweeps stopped, and counts
 
     # Enum hashes by name in Python code; members are singletons, and every
     # store operation looks a table up in a dict.

@@ -22,9 +22,9 @@ from holdfast.errors import StorageError
 from holdfast.storage import identity, journal, membership
 from holdfast.storage.port import Reader, Staged, Store, Table
 
-#: Of the stream. Its rows are without seals; version 2 has index rows with a hash.
-STREAM_VERSION = 2
-_READS = frozenset((1, 2))
+#: Of the stream. Its rows are without seals; version 2 has index rows with a hash, version 3 more tables.
+STREAM_VERSION = 3
+_READS = frozenset((1, 2, 3))
 
 _MAGIC = b"HFSNAP\x00\x01"
 _FRAME = struct.Struct(">II")
@@ -46,6 +46,13 @@ _NUMBER: dict[Table, int] = {
     Table.PRODUCERS: 6,
     Table.GROUPS: 7,
     Table.OFFSETS: 8,
+    Table.FLOWS: 9,
+    Table.ACKS: 10,
+    Table.RETRIES: 11,
+    Table.MEMBERS: 12,
+    Table.MARKS: 13,
+    Table.MARK_AGES: 14,
+    Table.CURSORS: 15,
 }
 _TABLE = {number: table for table, number in _NUMBER.items()}
 

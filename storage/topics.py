@@ -10,10 +10,13 @@ import msgspec
 from holdfast.errors import StorageError
 from holdfast.storage.port import Reader, Table, Writer
 
-# Keys: "i" + id -> row; "n" + name -> id; "x" -> next id.
+# Keys: "i" + id -> row; "n" + name -> id; "x" -> next id. A row ends with the name; behind it, after
+# a byte no name holds, what came later, when it is not 0.
 _ID = struct.Struct(">cI")
 _U32 = struct.Struct(">I")
 _ROW = struct.Struct(">IIqqq")
+_TTL = struct.Struct(">q")
+_END_OF_NAME = b"\0"
 _NEXT = b"x"
 _IDS = (b"i", b"j")
 _NAMES = (b"n", b"o")
@@ -29,6 +32,7 @@ class TopicRow(msgspec.Struct, frozen=True, gc=False):
     retention_ms: int  # 0: for ever
     retention_bytes: int  # of one partition; 0: no limit
     created_at_us: int
+    idempotency_ttl_ms: int = 0  # 0: takes no idempotency keys
 
 
 def read(r: Reader, topic_id: int) -> TopicRow | None:
@@ -101,7 +105,8 @@ def write(w: Writer, row: TopicRow) -> None:
         _ROW.pack(
             row.partitions, row.max_record_bytes, row.retention_ms, row.retention_bytes, row.created_at_us
         )
-        + row.name.encode(),
+        + row.name.encode()
+        + (_END_OF_NAME + _TTL.pack(row.idempotency_ttl_ms) if row.idempotency_ttl_ms else b""),
     )
 
 
@@ -117,5 +122,8 @@ def remove(w: Writer, topic_id: int) -> bool:
 
 def _decode(topic_id: int, value: bytes) -> TopicRow:
     partitions, max_record, retention_ms, retention_bytes, created = _ROW.unpack_from(value)
-    name = value[_ROW.size :].decode()
-    return TopicRow(topic_id, name, partitions, max_record, retention_ms, retention_bytes, created)
+    name, end, later = value[_ROW.size :].partition(_END_OF_NAME)
+    ttl_ms = _TTL.unpack(later)[0] if end else 0
+    return TopicRow(
+        topic_id, name.decode(), partitions, max_record, retention_ms, retention_bytes, created, ttl_ms
+    )

@@ -20,6 +20,16 @@ class StateLimits:
         default_partitions: of a topic created with 0.
         max_record_bytes: the highest ``max_record_bytes`` a topic may set.
         max_groups: consumer groups.
+        max_members_per_group: members of one group.
+        max_members: of all groups together.
+        max_flows: rows of partitions read by groups, of all groups.
+        max_retries: records of all groups that wait for another attempt.
+        max_marks_per_topic: idempotency keys one topic remembers, and transactions.
+        max_marks: of all topics together.
+        max_settle_runs: runs of offsets in one SettleOp, and in what one TransactOp consumes.
+        max_settle_retries: retries in one SettleOp.
+        max_dead_bytes: dead letters in one SettleOp.
+        max_transaction_bytes: records in one TransactOp.
         max_producers: rows of idempotent producers, one per producer and
             partition it wrote to; expiry makes room.
         max_batches_per_append: batches in one AppendOp.
@@ -34,6 +44,16 @@ class StateLimits:
     default_partitions: int = 1
     max_record_bytes: int = 16 << 20
     max_groups: int = 10_000
+    max_members_per_group: int = 1_000
+    max_members: int = 20_000
+    max_flows: int = 1_000_000
+    max_retries: int = 1_000_000
+    max_marks_per_topic: int = 1_000_000
+    max_marks: int = 4_000_000
+    max_settle_runs: int = 4_096
+    max_settle_retries: int = 1_024
+    max_dead_bytes: int = 1 << 20
+    max_transaction_bytes: int = 16 << 20
     max_producers: int = 1_000_000
     max_batches_per_append: int = 1024
     step_rows: int = 256

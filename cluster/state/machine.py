@@ -31,7 +31,7 @@ from holdfast.v1 import log_pb2
 _OP_COUNT = struct.Struct(">I")
 _OP_COUNT_AT = ENTRY_OVERHEAD - _OP_COUNT.size
 
-#: Every operation but "append", by its name in log.proto.
+#: Every operation without a blob, by its name in log.proto.
 _HANDLERS: Mapping[str, Callable[[EntryContext, Any], log_pb2.OpResult]] = {
     "create_topic": create_topic,
     "update_topic": update_topic,
@@ -41,7 +41,12 @@ _HANDLERS: Mapping[str, Callable[[EntryContext, Any], log_pb2.OpResult]] = {
     "expire_producers": expire_producers,
 }
 
-#: Those of them that write no partition's row.
+#: Those with one, which they are handed as its place in the entry.
+_WITH_BLOB: Mapping[str, Callable[[EntryContext, Any, int, int], log_pb2.OpResult]] = {
+    "append": apply_append,
+}
+
+#: Those without one that write no partition's row.
 _LEAVES_PARTITIONS = frozenset(("commit_offsets", "expire_producers"))
 
 #: Those that write no producer's row; a trim may be a step of a topic's deletion.
@@ -113,9 +118,10 @@ class StateMachine:
         op = decoded.op
         kind = op.WhichOneof("op")
         try:
-            if kind == "append":
-                return apply_append(context, op.append, decoded.blob_start, decoded.blob_length)
-            if kind is None:
+            apply = _WITH_BLOB.get(kind or "")
+            if apply is not None:
+                return apply(context, getattr(op, kind), decoded.blob_start, decoded.blob_length)
+            if kind not in _HANDLERS:
                 raise InvalidArgumentError("an operation that this version does not know")
             context.count_references()
             if kind not in _LEAVES_PARTITIONS:

@@ -32,6 +32,7 @@ def topic_message(row: TopicRow) -> topics_pb2.Topic:
             max_record_bytes=row.max_record_bytes,
             retention_ms=row.retention_ms,
             retention_bytes=row.retention_bytes,
+            idempotency_ttl_ms=row.idempotency_ttl_ms,
         ),
         created_at_us=row.created_at_us,
     )

@@ -14,6 +14,10 @@ from holdfast.storage.port import Reader
 from holdfast.storage.topics import TopicRow
 from holdfast.v1 import log_pb2, topics_pb2
 
+#: A second to a week, in milliseconds.
+_SHORTEST_TTL_MS = 1_000
+_LONGEST_TTL_MS = 604_800_000
+
 
 def create_topic(context: EntryContext, op: log_pb2.CreateTopicOp) -> log_pb2.OpResult:
     """Define a topic and its empty partitions.
@@ -89,6 +93,7 @@ def _row(
         max_record_bytes=limits.max_record_bytes,
         retention_ms=limits.retention_ms,
         retention_bytes=limits.retention_bytes,
+        idempotency_ttl_ms=limits.idempotency_ttl_ms,
         created_at_us=created_at_us,
     )
 
@@ -111,6 +116,11 @@ def _check_limits(wanted: topics_pb2.TopicLimits, limits: StateLimits) -> None:
     if wanted.retention_bytes < 0:
         raise InvalidArgumentError(
             "retention_bytes is negative", metadata={"field": "limits.retention_bytes"}
+        )
+    if wanted.idempotency_ttl_ms and not _SHORTEST_TTL_MS <= wanted.idempotency_ttl_ms <= _LONGEST_TTL_MS:
+        raise InvalidArgumentError(
+            f"idempotency_ttl_ms {wanted.idempotency_ttl_ms}: 0, or {_SHORTEST_TTL_MS} to {_LONGEST_TTL_MS}",
+            metadata={"field": "limits.idempotency_ttl_ms"},
         )
 
 

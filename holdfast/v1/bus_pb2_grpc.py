@@ -54,6 +54,11 @@ class EventBusStub:
                 request_serializer=holdfast_dot_v1_dot_bus__pb2.SubscribeRequest.SerializeToString,
                 response_deserializer=holdfast_dot_v1_dot_bus__pb2.SubscribeResponse.FromString,
                 _registered_method=True)
+        self.Transact = channel.unary_unary(
+                '/holdfast.v1.EventBus/Transact',
+                request_serializer=holdfast_dot_v1_dot_bus__pb2.TransactRequest.SerializeToString,
+                response_deserializer=holdfast_dot_v1_dot_bus__pb2.TransactResponse.FromString,
+                _registered_method=True)
 
 
 class EventBusServicer:
@@ -89,6 +94,13 @@ class EventBusServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Transact(self, request, context):
+        """Publishes records and settles consumed ones, all or nothing, in one log entry.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_EventBusServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -111,6 +123,11 @@ def add_EventBusServicer_to_server(servicer, server):
                     servicer.Subscribe,
                     request_deserializer=holdfast_dot_v1_dot_bus__pb2.SubscribeRequest.FromString,
                     response_serializer=holdfast_dot_v1_dot_bus__pb2.SubscribeResponse.SerializeToString,
+            ),
+            'Transact': grpc.unary_unary_rpc_method_handler(
+                    servicer.Transact,
+                    request_deserializer=holdfast_dot_v1_dot_bus__pb2.TransactRequest.FromString,
+                    response_serializer=holdfast_dot_v1_dot_bus__pb2.TransactResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -221,6 +238,33 @@ class EventBus:
             '/holdfast.v1.EventBus/Subscribe',
             holdfast_dot_v1_dot_bus__pb2.SubscribeRequest.SerializeToString,
             holdfast_dot_v1_dot_bus__pb2.SubscribeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Transact(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/holdfast.v1.EventBus/Transact',
+            holdfast_dot_v1_dot_bus__pb2.TransactRequest.SerializeToString,
+            holdfast_dot_v1_dot_bus__pb2.TransactResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -24,36 +24,81 @@ _sym_db = _symbol_database.Default()
 
 from holdfast.v1 import errors_pb2 as holdfast_dot_v1_dot_errors__pb2
 from holdfast.v1 import bus_pb2 as holdfast_dot_v1_dot_bus__pb2
+from holdfast.v1 import groups_pb2 as holdfast_dot_v1_dot_groups__pb2
 from holdfast.v1 import topics_pb2 as holdfast_dot_v1_dot_topics__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15holdfast/v1/log.proto\x12\x0bholdfast.v1\x1a\x18holdfast/v1/errors.proto\x1a\x15holdfast/v1/bus.proto\x1a\x18holdfast/v1/topics.proto\"\xe8\x02\n\x02Op\x12\'\n\x06\x61ppend\x18\x01 \x01(\x0b\x32\x15.holdfast.v1.AppendOpH\x00\x12\x32\n\x0c\x63reate_topic\x18\x02 \x01(\x0b\x32\x1a.holdfast.v1.CreateTopicOpH\x00\x12\x32\n\x0cupdate_topic\x18\x03 \x01(\x0b\x32\x1a.holdfast.v1.UpdateTopicOpH\x00\x12\x32\n\x0c\x64\x65lete_topic\x18\x04 \x01(\x0b\x32\x1a.holdfast.v1.DeleteTopicOpH\x00\x12\x36\n\x0e\x63ommit_offsets\x18\x05 \x01(\x0b\x32\x1c.holdfast.v1.CommitOffsetsOpH\x00\x12#\n\x04trim\x18\x06 \x01(\x0b\x32\x13.holdfast.v1.TrimOpH\x00\x12:\n\x10\x65xpire_producers\x18\x07 \x01(\x0b\x32\x1e.holdfast.v1.ExpireProducersOpH\x00\x42\x04\n\x02op\"t\n\x08\x41ppendOp\x12\x10\n\x08topic_id\x18\x01 \x01(\r\x12\x13\n\x0bproducer_id\x18\x02 \x01(\x04\x12\x16\n\x0eproducer_epoch\x18\x03 \x01(\r\x12)\n\x07\x62\x61tches\x18\x04 \x03(\x0b\x32\x18.holdfast.v1.AppendBatch\"\x8a\x01\n\x0b\x41ppendBatch\x12\x11\n\tpartition\x18\x01 \x01(\r\x12\x15\n\rbase_sequence\x18\x02 \x01(\x04\x12\r\n\x05\x63ount\x18\x03 \x01(\r\x12\x0e\n\x06length\x18\x04 \x01(\r\x12\x18\n\x10min_timestamp_us\x18\x05 \x01(\x12\x12\x18\n\x10max_timestamp_us\x18\x06 \x01(\x12\"r\n\rCreateTopicOp\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\npartitions\x18\x02 \x01(\r\x12(\n\x06limits\x18\x03 \x01(\x0b\x32\x18.holdfast.v1.TopicLimits\x12\x15\n\rif_not_exists\x18\x04 \x01(\x08\"G\n\rUpdateTopicOp\x12\x0c\n\x04name\x18\x01 \x01(\t\x12(\n\x06limits\x18\x02 \x01(\x0b\x32\x18.holdfast.v1.TopicLimits\"\x1d\n\rDeleteTopicOp\x12\x0c\n\x04name\x18\x01 \x01(\t\"K\n\x0f\x43ommitOffsetsOp\x12\r\n\x05group\x18\x01 \x01(\t\x12)\n\x07offsets\x18\x02 \x03(\x0b\x32\x18.holdfast.v1.GroupOffset\"B\n\x0bGroupOffset\x12\x10\n\x08topic_id\x18\x01 \x01(\r\x12\x11\n\tpartition\x18\x02 \x01(\r\x12\x0e\n\x06offset\x18\x03 \x01(\x03\"D\n\x06TrimOp\x12\x10\n\x08topic_id\x18\x01 \x01(\r\x12\x11\n\tpartition\x18\x02 \x01(\r\x12\x15\n\rbefore_offset\x18\x03 \x01(\x03\"9\n\x11\x45xpireProducersOp\x12\x15\n\ridle_since_us\x18\x01 \x01(\x03\x12\r\n\x05limit\x18\x02 \x01(\r\"~\n\x08OpResult\x12!\n\x05\x65rror\x18\x01 \x01(\x0b\x32\x12.holdfast.v1.Error\x12,\n\x06\x61ppend\x18\x02 \x01(\x0b\x32\x1c.holdfast.v1.PublishResponse\x12!\n\x05topic\x18\x03 \x01(\x0b\x32\x12.holdfast.v1.Topicb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15holdfast/v1/log.proto\x12\x0bholdfast.v1\x1a\x18holdfast/v1/errors.proto\x1a\x15holdfast/v1/bus.proto\x1a\x18holdfast/v1/groups.proto\x1a\x18holdfast/v1/topics.proto\"\x81\x06\n\x02Op\x12\'\n\x06\x61ppend\x18\x01 \x01(\x0b\x32\x15.holdfast.v1.AppendOpH\x00\x12\x32\n\x0c\x63reate_topic\x18\x02 \x01(\x0b\x32\x1a.holdfast.v1.CreateTopicOpH\x00\x12\x32\n\x0cupdate_topic\x18\x03 \x01(\x0b\x32\x1a.holdfast.v1.UpdateTopicOpH\x00\x12\x32\n\x0c\x64\x65lete_topic\x18\x04 \x01(\x0b\x32\x1a.holdfast.v1.DeleteTopicOpH\x00\x12\x36\n\x0e\x63ommit_offsets\x18\x05 \x01(\x0b\x32\x1c.holdfast.v1.CommitOffsetsOpH\x00\x12#\n\x04trim\x18\x06 \x01(\x0b\x32\x13.holdfast.v1.TrimOpH\x00\x12:\n\x10\x65xpire_producers\x18\x07 \x01(\x0b\x32\x1e.holdfast.v1.ExpireProducersOpH\x00\x12,\n\tput_group\x18\x08 \x01(\x0b\x32\x17.holdfast.v1.PutGroupOpH\x00\x12)\n\x07reshape\x18\t \x01(\x0b\x32\x16.holdfast.v1.ReshapeOpH\x00\x12\'\n\x06settle\x18\n \x01(\x0b\x32\x15.holdfast.v1.SettleOpH\x00\x12+\n\x08transact\x18\x0b \x01(\x0b\x32\x17.holdfast.v1.TransactOpH\x00\x12.\n\nseek_group\x18\x0c \x01(\x0b\x32\x18.holdfast.v1.SeekGroupOpH\x00\x12\x32\n\x0c\x64\x65lete_group\x18\r \x01(\x0b\x32\x1a.holdfast.v1.DeleteGroupOpH\x00\x12\x32\n\x0c\x65xpire_marks\x18\x0e \x01(\x0b\x32\x1a.holdfast.v1.ExpireMarksOpH\x00\x12%\n\x05sweep\x18\x0f \x01(\x0b\x32\x14.holdfast.v1.SweepOpH\x00\x12)\n\x07restore\x18\x10 \x01(\x0b\x32\x16.holdfast.v1.RestoreOpH\x00\x42\x04\n\x02op\"t\n\x08\x41ppendOp\x12\x10\n\x08topic_id\x18\x01 \x01(\r\x12\x13\n\x0bproducer_id\x18\x02 \x01(\x04\x12\x16\n\x0eproducer_epoch\x18\x03 \x01(\r\x12)\n\x07\x62\x61tches\x18\x04 \x03(\x0b\x32\x18.holdfast.v1.AppendBatch\"\x99\x01\n\x0b\x41ppendBatch\x12\x11\n\tpartition\x18\x01 \x01(\r\x12\x15\n\rbase_sequence\x18\x02 \x01(\x04\x12\r\n\x05\x63ount\x18\x03 \x01(\r\x12\x0e\n\x06length\x18\x04 \x01(\r\x12\x18\n\x10min_timestamp_us\x18\x05 \x01(\x12\x12\x18\n\x10max_timestamp_us\x18\x06 \x01(\x12\x12\r\n\x05marks\x18\x07 \x01(\x0c\"r\n\rCreateTopicOp\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\npartitions\x18\x02 \x01(\r\x12(\n\x06limits\x18\x03 \x01(\x0b\x32\x18.holdfast.v1.TopicLimits\x12\x15\n\rif_not_exists\x18\x04 \x01(\x08\"G\n\rUpdateTopicOp\x12\x0c\n\x04name\x18\x01 \x01(\t\x12(\n\x06limits\x18\x02 \x01(\x0b\x32\x18.holdfast.v1.TopicLimits\"\x1d\n\rDeleteTopicOp\x12\x0c\n\x04name\x18\x01 \x01(\t\"K\n\x0f\x43ommitOffsetsOp\x12\r\n\x05group\x18\x01 \x01(\t\x12)\n\x07offsets\x18\x02 \x03(\x0b\x32\x18.holdfast.v1.GroupOffset\"B\n\x0bGroupOffset\x12\x10\n\x08topic_id\x18\x01 \x01(\r\x12\x11\n\tpartition\x18\x02 \x01(\r\x12\x0e\n\x06offset\x18\x03 \x01(\x03\"D\n\x06TrimOp\x12\x10\n\x08topic_id\x18\x01 \x01(\r\x12\x11\n\tpartition\x18\x02 \x01(\r\x12\x15\n\rbefore_offset\x18\x03 \x01(\x03\"9\n\x11\x45xpireProducersOp\x12\x15\n\ridle_since_us\x18\x01 \x01(\x03\x12\r\n\x05limit\x18\x02 \x01(\r\"\xb4\x02\n\x08OpResult\x12!\n\x05\x65rror\x18\x01 \x01(\x0b\x32\x12.holdfast.v1.Error\x12,\n\x06\x61ppend\x18\x02 \x01(\x0b\x32\x1c.holdfast.v1.PublishResponse\x12!\n\x05topic\x18\x03 \x01(\x0b\x32\x12.holdfast.v1.Topic\x12!\n\x05group\x18\x04 \x01(\x0b\x32\x12.holdfast.v1.Group\x12)\n\x06settle\x18\x05 \x01(\x0b\x32\x19.holdfast.v1.SettleResult\x12-\n\x08transact\x18\x06 \x01(\x0b\x32\x1b.holdfast.v1.TransactResult\x12)\n\x06marked\x18\x07 \x03(\x0b\x32\x19.holdfast.v1.MarkedRecord\x12\x0c\n\x04more\x18\x08 \x01(\x08\"z\n\x08GroupRow\x12\x30\n\ndefinition\x18\x01 \x01(\x0b\x32\x1c.holdfast.v1.GroupDefinition\x12\x10\n\x08implicit\x18\x02 \x01(\x08\x12\x15\n\rcreated_at_us\x18\x03 \x01(\x03\x12\x13\n\x0btopics_seen\x18\x04 \x03(\r\"t\n\nPutGroupOp\x12\r\n\x05group\x18\x01 \x01(\t\x12\x30\n\ndefinition\x18\x02 \x01(\x0b\x32\x1c.holdfast.v1.GroupDefinition\x12\x13\n\x0b\x63reate_only\x18\x03 \x01(\x08\x12\x10\n\x08implicit\x18\x04 \x01(\x08\"\xc6\x01\n\tReshapeOp\x12\r\n\x05group\x18\x01 \x01(\t\x12\x10\n\x08\x65xpected\x18\x02 \x01(\x04\x12$\n\x04join\x18\x03 \x03(\x0b\x32\x16.holdfast.v1.MemberRow\x12\r\n\x05leave\x18\x04 \x03(\t\x12(\n\x06owners\x18\x05 \x03(\x0b\x32\x18.holdfast.v1.OwnerChange\x12$\n\x04open\x18\x06 \x03(\x0b\x32\x16.holdfast.v1.FlowStart\x12\x13\n\x0btopics_seen\x18\x07 \x03(\r\"F\n\tMemberRow\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\r\n\x05\x66ixed\x18\x03 \x01(\x08\x12\x10\n\x08grace_ms\x18\x04 \x01(\r\"B\n\x0bOwnerChange\x12\x10\n\x08topic_id\x18\x01 \x01(\r\x12\x11\n\tpartition\x18\x02 \x01(\r\x12\x0e\n\x06member\x18\x03 \x01(\t\"@\n\tFlowStart\x12\x10\n\x08topic_id\x18\x01 \x01(\r\x12\x11\n\tpartition\x18\x02 \x01(\r\x12\x0e\n\x06offset\x18\x03 \x01(\x03\"f\n\x08SettleOp\x12\r\n\x05group\x18\x01 \x01(\t\x12&\n\x05\x66lows\x18\x02 \x03(\x0b\x32\x17.holdfast.v1.FlowSettle\x12#\n\x04\x64\x65\x61\x64\x18\x03 \x03(\x0b\x32\x15.holdfast.v1.AppendOp\"\xa3\x01\n\nFlowSettle\x12\x10\n\x08topic_id\x18\x01 \x01(\r\x12\x11\n\tpartition\x18\x02 \x01(\r\x12\r\n\x05\x66\x65nce\x18\x03 \x01(\x04\x12\x12\n\x05\x66loor\x18\x04 \x01(\x03H\x00\x88\x01\x01\x12\x0c\n\x04\x62\x61se\x18\x05 \x01(\x03\x12\x0c\n\x04runs\x18\x06 \x03(\x04\x12\'\n\x07retries\x18\x07 \x03(\x0b\x32\x16.holdfast.v1.RetryItemB\x08\n\x06_floor\"\x92\x01\n\tRetryItem\x12\x0e\n\x06offset\x18\x01 \x01(\x03\x12&\n\x05\x63\x61use\x18\x02 \x01(\x0e\x32\x17.holdfast.v1.RetryCause\x12\x15\n\x08\x64\x65lay_ms\x18\x03 \x01(\x04H\x00\x88\x01\x01\x12\x0c\n\x04lane\x18\x04 \x01(\x04\x12\r\n\x05\x65rror\x18\x05 \x01(\t\x12\x0c\n\x04\x64\x65\x61\x64\x18\x06 \x01(\x08\x42\x0b\n\t_delay_ms\"\x85\x01\n\nTransactOp\x12\x16\n\x0etransaction_id\x18\x01 \x01(\x0c\x12&\n\x07\x61ppends\x18\x02 \x03(\x0b\x32\x15.holdfast.v1.AppendOp\x12&\n\x07\x63onsume\x18\x03 \x03(\x0b\x32\x15.holdfast.v1.SettleOp\x12\x0f\n\x07keep_ms\x18\x04 \x01(\x03\"C\n\x0bSeekGroupOp\x12\r\n\x05group\x18\x01 \x01(\t\x12%\n\x05\x66lows\x18\x02 \x03(\x0b\x32\x16.holdfast.v1.FlowStart\"\x1e\n\rDeleteGroupOp\x12\r\n\x05group\x18\x01 \x01(\t\"\x1e\n\rExpireMarksOp\x12\r\n\x05limit\x18\x01 \x01(\r\"\x18\n\x07SweepOp\x12\r\n\x05limit\x18\x01 \x01(\r\"R\n\tRestoreOp\x12\r\n\x05group\x18\x01 \x01(\t\x12&\n\x05\x66lows\x18\x02 \x03(\x0b\x32\x17.holdfast.v1.FlowSettle\x12\x0e\n\x06settle\x18\x03 \x01(\x08\"5\n\x0cSettleResult\x12%\n\x05\x66lows\x18\x01 \x03(\x0b\x32\x16.holdfast.v1.FlowState\"i\n\tFlowState\x12\x10\n\x08topic_id\x18\x01 \x01(\r\x12\x11\n\tpartition\x18\x02 \x01(\r\x12\r\n\x05\x66loor\x18\x03 \x01(\x03\x12(\n\x07retries\x18\x04 \x03(\x0b\x32\x17.holdfast.v1.RetryState\"g\n\nRetryState\x12\x0e\n\x06offset\x18\x01 \x01(\x03\x12\x10\n\x08\x61ttempts\x18\x02 \x01(\r\x12\x0e\n\x06\x64ue_us\x18\x03 \x01(\x03\x12\'\n\x05state\x18\x04 \x01(\x0e\x32\x18.holdfast.v1.RecordState\"P\n\x0eTransactResult\x12\'\n\x07\x61ppends\x18\x01 \x03(\x0b\x32\x16.holdfast.v1.TopicAcks\x12\x15\n\rrepeated_call\x18\x02 \x01(\x08\"O\n\x0cMarkedRecord\x12\r\n\x05\x62\x61tch\x18\x01 \x01(\r\x12\r\n\x05index\x18\x02 \x01(\r\x12\x11\n\tpartition\x18\x03 \x01(\r\x12\x0e\n\x06offset\x18\x04 \x01(\x03*\xb4\x01\n\nRetryCause\x12\x1b\n\x17RETRY_CAUSE_UNSPECIFIED\x10\x00\x12\x14\n\x10RETRY_CAUSE_NACK\x10\x01\x12\x17\n\x13RETRY_CAUSE_EXPIRED\x10\x02\x12\x14\n\x10RETRY_CAUSE_LOST\x10\x03\x12\x14\n\x10RETRY_CAUSE_PARK\x10\x04\x12\x16\n\x12RETRY_CAUSE_REJECT\x10\x05\x12\x16\n\x12RETRY_CAUSE_LET_GO\x10\x06*\x93\x01\n\x0bRecordState\x12\x15\n\x11RECORD_STATE_NONE\x10\x00\x12\x18\n\x14RECORD_STATE_WAITING\x10\x01\x12\x17\n\x13RECORD_STATE_PARKED\x10\x02\x12 \n\x1cRECORD_STATE_PARKED_FOR_GOOD\x10\x03\x12\x18\n\x14RECORD_STATE_SUSPECT\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'holdfast.v1.log_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_OP']._serialized_start=114
-  _globals['_OP']._serialized_end=474
-  _globals['_APPENDOP']._serialized_start=476
-  _globals['_APPENDOP']._serialized_end=592
-  _globals['_APPENDBATCH']._serialized_start=595
-  _globals['_APPENDBATCH']._serialized_end=733
-  _globals['_CREATETOPICOP']._serialized_start=735
-  _globals['_CREATETOPICOP']._serialized_end=849
-  _globals['_UPDATETOPICOP']._serialized_start=851
-  _globals['_UPDATETOPICOP']._serialized_end=922
-  _globals['_DELETETOPICOP']._serialized_start=924
-  _globals['_DELETETOPICOP']._serialized_end=953
-  _globals['_COMMITOFFSETSOP']._serialized_start=955
-  _globals['_COMMITOFFSETSOP']._serialized_end=1030
-  _globals['_GROUPOFFSET']._serialized_start=1032
-  _globals['_GROUPOFFSET']._serialized_end=1098
-  _globals['_TRIMOP']._serialized_start=1100
-  _globals['_TRIMOP']._serialized_end=1168
-  _globals['_EXPIREPRODUCERSOP']._serialized_start=1170
-  _globals['_EXPIREPRODUCERSOP']._serialized_end=1227
-  _globals['_OPRESULT']._serialized_start=1229
-  _globals['_OPRESULT']._serialized_end=1355
+  _globals['_RETRYCAUSE']._serialized_start=3868
+  _globals['_RETRYCAUSE']._serialized_end=4048
+  _globals['_RECORDSTATE']._serialized_start=4051
+  _globals['_RECORDSTATE']._serialized_end=4198
+  _globals['_OP']._serialized_start=140
+  _globals['_OP']._serialized_end=909
+  _globals['_APPENDOP']._serialized_start=911
+  _globals['_APPENDOP']._serialized_end=1027
+  _globals['_APPENDBATCH']._serialized_start=1030
+  _globals['_APPENDBATCH']._serialized_end=1183
+  _globals['_CREATETOPICOP']._serialized_start=1185
+  _globals['_CREATETOPICOP']._serialized_end=1299
+  _globals['_UPDATETOPICOP']._serialized_start=1301
+  _globals['_UPDATETOPICOP']._serialized_end=1372
+  _globals['_DELETETOPICOP']._serialized_start=1374
+  _globals['_DELETETOPICOP']._serialized_end=1403
+  _globals['_COMMITOFFSETSOP']._serialized_start=1405
+  _globals['_COMMITOFFSETSOP']._serialized_end=1480
+  _globals['_GROUPOFFSET']._serialized_start=1482
+  _globals['_GROUPOFFSET']._serialized_end=1548
+  _globals['_TRIMOP']._serialized_start=1550
+  _globals['_TRIMOP']._serialized_end=1618
+  _globals['_EXPIREPRODUCERSOP']._serialized_start=1620
+  _globals['_EXPIREPRODUCERSOP']._serialized_end=1677
+  _globals['_OPRESULT']._serialized_start=1680
+  _globals['_OPRESULT']._serialized_end=1988
+  _globals['_GROUPROW']._serialized_start=1990
+  _globals['_GROUPROW']._serialized_end=2112
+  _globals['_PUTGROUPOP']._serialized_start=2114
+  _globals['_PUTGROUPOP']._serialized_end=2230
+  _globals['_RESHAPEOP']._serialized_start=2233
+  _globals['_RESHAPEOP']._serialized_end=2431
+  _globals['_MEMBERROW']._serialized_start=2433
+  _globals['_MEMBERROW']._serialized_end=2503
+  _globals['_OWNERCHANGE']._serialized_start=2505
+  _globals['_OWNERCHANGE']._serialized_end=2571
+  _globals['_FLOWSTART']._serialized_start=2573
+  _globals['_FLOWSTART']._serialized_end=2637
+  _globals['_SETTLEOP']._serialized_start=2639
+  _globals['_SETTLEOP']._serialized_end=2741
+  _globals['_FLOWSETTLE']._serialized_start=2744
+  _globals['_FLOWSETTLE']._serialized_end=2907
+  _globals['_RETRYITEM']._serialized_start=2910
+  _globals['_RETRYITEM']._serialized_end=3056
+  _globals['_TRANSACTOP']._serialized_start=3059
+  _globals['_TRANSACTOP']._serialized_end=3192
+  _globals['_SEEKGROUPOP']._serialized_start=3194
+  _globals['_SEEKGROUPOP']._serialized_end=3261
+  _globals['_DELETEGROUPOP']._serialized_start=3263
+  _globals['_DELETEGROUPOP']._serialized_end=3293
+  _globals['_EXPIREMARKSOP']._serialized_start=3295
+  _globals['_EXPIREMARKSOP']._serialized_end=3325
+  _globals['_SWEEPOP']._serialized_start=3327
+  _globals['_SWEEPOP']._serialized_end=3351
+  _globals['_RESTOREOP']._serialized_start=3353
+  _globals['_RESTOREOP']._serialized_end=3435
+  _globals['_SETTLERESULT']._serialized_start=3437
+  _globals['_SETTLERESULT']._serialized_end=3490
+  _globals['_FLOWSTATE']._serialized_start=3492
+  _globals['_FLOWSTATE']._serialized_end=3597
+  _globals['_RETRYSTATE']._serialized_start=3599
+  _globals['_RETRYSTATE']._serialized_end=3702
+  _globals['_TRANSACTRESULT']._serialized_start=3704
+  _globals['_TRANSACTRESULT']._serialized_end=3784
+  _globals['_MARKEDRECORD']._serialized_start=3786
+  _globals['_MARKEDRECORD']._serialized_end=3865
 # @@protoc_insertion_point(module_scope)

@@ -24,25 +24,25 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19holdfast/v1/records.proto\x12\x0bholdfast.v1\"\xaa\x01\n\x06Record\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12\r\n\x05value\x18\x02 \x01(\x0c\x12\x14\n\x0ctimestamp_us\x18\x03 \x01(\x03\x12$\n\x07headers\x18\x04 \x03(\x0b\x32\x13.holdfast.v1.Header\x12\r\n\x05topic\x18\x05 \x01(\t\x12\x11\n\tpartition\x18\x06 \x01(\r\x12\x0e\n\x06offset\x18\x07 \x01(\x03\x12\x16\n\x0e\x61ppend_time_us\x18\x08 \x01(\x03\"%\n\x06Header\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c\"\x8c\x01\n\x07Records\x12\x0e\n\x06values\x18\x01 \x03(\x0c\x12\x0c\n\x04keys\x18\x02 \x03(\x0c\x12\x19\n\x11\x62\x61se_timestamp_us\x18\x03 \x01(\x12\x12\x1b\n\x13timestamp_deltas_us\x18\x04 \x03(\x12\x12+\n\x07headers\x18\x05 \x03(\x0b\x32\x1a.holdfast.v1.RecordHeaders\"D\n\rRecordHeaders\x12\r\n\x05index\x18\x01 \x01(\r\x12$\n\x07headers\x18\x02 \x03(\x0b\x32\x13.holdfast.v1.Header\"l\n\x0bRecordBatch\x12\r\n\x05\x63ount\x18\x01 \x01(\r\x12-\n\x0b\x63ompression\x18\x02 \x01(\x0e\x32\x18.holdfast.v1.Compression\x12\x0e\n\x06\x63rc32c\x18\x03 \x01(\x07\x12\x0f\n\x07records\x18\x04 \x01(\x0c\"\x96\x01\n\x0bStoredBatch\x12\r\n\x05topic\x18\x01 \x01(\t\x12\x11\n\tpartition\x18\x02 \x01(\r\x12\x13\n\x0b\x62\x61se_offset\x18\x03 \x01(\x03\x12\x16\n\x0e\x61ppend_time_us\x18\x04 \x01(\x03\x12\x14\n\x0c\x66irst_offset\x18\x05 \x01(\x03\x12\x13\n\x0blast_offset\x18\x06 \x01(\x03\x12\r\n\x05\x62\x61tch\x18\x07 \x01(\x0c*9\n\x0b\x43ompression\x12\x14\n\x10\x43OMPRESSION_NONE\x10\x00\x12\x14\n\x10\x43OMPRESSION_ZSTD\x10\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19holdfast/v1/records.proto\x12\x0bholdfast.v1\"\xbc\x01\n\x06Record\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12\r\n\x05value\x18\x02 \x01(\x0c\x12\x14\n\x0ctimestamp_us\x18\x03 \x01(\x03\x12$\n\x07headers\x18\x04 \x03(\x0b\x32\x13.holdfast.v1.Header\x12\r\n\x05topic\x18\x05 \x01(\t\x12\x11\n\tpartition\x18\x06 \x01(\r\x12\x0e\n\x06offset\x18\x07 \x01(\x03\x12\x16\n\x0e\x61ppend_time_us\x18\x08 \x01(\x03\x12\x10\n\x08\x61ttempts\x18\t \x01(\r\"%\n\x06Header\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c\"\x8c\x01\n\x07Records\x12\x0e\n\x06values\x18\x01 \x03(\x0c\x12\x0c\n\x04keys\x18\x02 \x03(\x0c\x12\x19\n\x11\x62\x61se_timestamp_us\x18\x03 \x01(\x12\x12\x1b\n\x13timestamp_deltas_us\x18\x04 \x03(\x12\x12+\n\x07headers\x18\x05 \x03(\x0b\x32\x1a.holdfast.v1.RecordHeaders\"D\n\rRecordHeaders\x12\r\n\x05index\x18\x01 \x01(\r\x12$\n\x07headers\x18\x02 \x03(\x0b\x32\x13.holdfast.v1.Header\"l\n\x0bRecordBatch\x12\r\n\x05\x63ount\x18\x01 \x01(\r\x12-\n\x0b\x63ompression\x18\x02 \x01(\x0e\x32\x18.holdfast.v1.Compression\x12\x0e\n\x06\x63rc32c\x18\x03 \x01(\x07\x12\x0f\n\x07records\x18\x04 \x01(\x0c\"\x96\x01\n\x0bStoredBatch\x12\r\n\x05topic\x18\x01 \x01(\t\x12\x11\n\tpartition\x18\x02 \x01(\r\x12\x13\n\x0b\x62\x61se_offset\x18\x03 \x01(\x03\x12\x16\n\x0e\x61ppend_time_us\x18\x04 \x01(\x03\x12\x14\n\x0c\x66irst_offset\x18\x05 \x01(\x03\x12\x13\n\x0blast_offset\x18\x06 \x01(\x03\x12\r\n\x05\x62\x61tch\x18\x07 \x01(\x0c*9\n\x0b\x43ompression\x12\x14\n\x10\x43OMPRESSION_NONE\x10\x00\x12\x14\n\x10\x43OMPRESSION_ZSTD\x10\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'holdfast.v1.records_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_COMPRESSION']._serialized_start=730
-  _globals['_COMPRESSION']._serialized_end=787
+  _globals['_COMPRESSION']._serialized_start=748
+  _globals['_COMPRESSION']._serialized_end=805
   _globals['_RECORD']._serialized_start=43
-  _globals['_RECORD']._serialized_end=213
-  _globals['_HEADER']._serialized_start=215
-  _globals['_HEADER']._serialized_end=252
-  _globals['_RECORDS']._serialized_start=255
-  _globals['_RECORDS']._serialized_end=395
-  _globals['_RECORDHEADERS']._serialized_start=397
-  _globals['_RECORDHEADERS']._serialized_end=465
-  _globals['_RECORDBATCH']._serialized_start=467
-  _globals['_RECORDBATCH']._serialized_end=575
-  _globals['_STOREDBATCH']._serialized_start=578
-  _globals['_STOREDBATCH']._serialized_end=728
+  _globals['_RECORD']._serialized_end=231
+  _globals['_HEADER']._serialized_start=233
+  _globals['_HEADER']._serialized_end=270
+  _globals['_RECORDS']._serialized_start=273
+  _globals['_RECORDS']._serialized_end=413
+  _globals['_RECORDHEADERS']._serialized_start=415
+  _globals['_RECORDHEADERS']._serialized_end=483
+  _globals['_RECORDBATCH']._serialized_start=485
+  _globals['_RECORDBATCH']._serialized_end=593
+  _globals['_STOREDBATCH']._serialized_start=596
+  _globals['_STOREDBATCH']._serialized_end=746
 # @@protoc_insertion_point(module_scope)

@@ -15,7 +15,7 @@ COMPRESSION_NONE: Compression
 COMPRESSION_ZSTD: Compression
 
 class Record(_message.Message):
-    __slots__ = ("key", "value", "timestamp_us", "headers", "topic", "partition", "offset", "append_time_us")
+    __slots__ = ("key", "value", "timestamp_us", "headers", "topic", "partition", "offset", "append_time_us", "attempts")
     KEY_FIELD_NUMBER: _ClassVar[int]
     VALUE_FIELD_NUMBER: _ClassVar[int]
     TIMESTAMP_US_FIELD_NUMBER: _ClassVar[int]
@@ -24,6 +24,7 @@ class Record(_message.Message):
     PARTITION_FIELD_NUMBER: _ClassVar[int]
     OFFSET_FIELD_NUMBER: _ClassVar[int]
     APPEND_TIME_US_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPTS_FIELD_NUMBER: _ClassVar[int]
     key: bytes
     value: bytes
     timestamp_us: int
@@ -32,7 +33,8 @@ class Record(_message.Message):
     partition: int
     offset: int
     append_time_us: int
-    def __init__(self, key: _Optional[bytes] = ..., value: _Optional[bytes] = ..., timestamp_us: _Optional[int] = ..., headers: _Optional[_Iterable[_Union[Header, _Mapping]]] = ..., topic: _Optional[str] = ..., partition: _Optional[int] = ..., offset: _Optional[int] = ..., append_time_us: _Optional[int] = ...) -> None: ...
+    attempts: int
+    def __init__(self, key: _Optional[bytes] = ..., value: _Optional[bytes] = ..., timestamp_us: _Optional[int] = ..., headers: _Optional[_Iterable[_Union[Header, _Mapping]]] = ..., topic: _Optional[str] = ..., partition: _Optional[int] = ..., offset: _Optional[int] = ..., append_time_us: _Optional[int] = ..., attempts: _Optional[int] = ...) -> None: ...
 
 class Header(_message.Message):
     __slots__ = ("name", "value")

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18holdfast/v1/topics.proto\x12\x0bholdfast.v1\"\xaa\x01\n\x05Topic\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\r\x12\x12\n\npartitions\x18\x03 \x01(\r\x12(\n\x06limits\x18\x04 \x01(\x0b\x32\x18.holdfast.v1.TopicLimits\x12\x15\n\rcreated_at_us\x18\x05 \x01(\x03\x12\x32\n\x0epartition_info\x18\x06 \x03(\x0b\x32\x1a.holdfast.v1.PartitionInfo\"V\n\x0bTopicLimits\x12\x18\n\x10max_record_bytes\x18\x01 \x01(\r\x12\x14\n\x0cretention_ms\x18\x02 \x01(\x03\x12\x17\n\x0fretention_bytes\x18\x03 \x01(\x03\"[\n\rPartitionInfo\x12\x11\n\tpartition\x18\x01 \x01(\r\x12\x14\n\x0cstart_offset\x18\x02 \x01(\x03\x12\x12\n\nend_offset\x18\x03 \x01(\x03\x12\r\n\x05\x62ytes\x18\x04 \x01(\x03\"w\n\x12\x43reateTopicRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\npartitions\x18\x02 \x01(\r\x12(\n\x06limits\x18\x03 \x01(\x0b\x32\x18.holdfast.v1.TopicLimits\x12\x15\n\rif_not_exists\x18\x04 \x01(\x08\"\x1f\n\x0fGetTopicRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x13\n\x11ListTopicsRequest\"8\n\x12ListTopicsResponse\x12\"\n\x06topics\x18\x01 \x03(\x0b\x32\x12.holdfast.v1.Topic\"`\n\x12UpdateTopicRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12(\n\x06limits\x18\x02 \x01(\x0b\x32\x18.holdfast.v1.TopicLimits\x12\x12\n\npartitions\x18\x03 \x01(\r\"\"\n\x12\x44\x65leteTopicRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x15\n\x13\x44\x65leteTopicResponse2\xef\x02\n\x06Topics\x12\x42\n\x0b\x43reateTopic\x12\x1f.holdfast.v1.CreateTopicRequest\x1a\x12.holdfast.v1.Topic\x12<\n\x08GetTopic\x12\x1c.holdfast.v1.GetTopicRequest\x1a\x12.holdfast.v1.Topic\x12M\n\nListTopics\x12\x1e.holdfast.v1.ListTopicsRequest\x1a\x1f.holdfast.v1.ListTopicsResponse\x12\x42\n\x0bUpdateTopic\x12\x1f.holdfast.v1.UpdateTopicRequest\x1a\x12.holdfast.v1.Topic\x12P\n\x0b\x44\x65leteTopic\x12\x1f.holdfast.v1.DeleteTopicRequest\x1a .holdfast.v1.DeleteTopicResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18holdfast/v1/topics.proto\x12\x0bholdfast.v1\"\xaa\x01\n\x05Topic\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\r\x12\x12\n\npartitions\x18\x03 \x01(\r\x12(\n\x06limits\x18\x04 \x01(\x0b\x32\x18.holdfast.v1.TopicLimits\x12\x15\n\rcreated_at_us\x18\x05 \x01(\x03\x12\x32\n\x0epartition_info\x18\x06 \x03(\x0b\x32\x1a.holdfast.v1.PartitionInfo\"r\n\x0bTopicLimits\x12\x18\n\x10max_record_bytes\x18\x01 \x01(\r\x12\x14\n\x0cretention_ms\x18\x02 \x01(\x03\x12\x17\n\x0fretention_bytes\x18\x03 \x01(\x03\x12\x1a\n\x12idempotency_ttl_ms\x18\x04 \x01(\x03\"[\n\rPartitionInfo\x12\x11\n\tpartition\x18\x01 \x01(\r\x12\x14\n\x0cstart_offset\x18\x02 \x01(\x03\x12\x12\n\nend_offset\x18\x03 \x01(\x03\x12\r\n\x05\x62ytes\x18\x04 \x01(\x03\"w\n\x12\x43reateTopicRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\npartitions\x18\x02 \x01(\r\x12(\n\x06limits\x18\x03 \x01(\x0b\x32\x18.holdfast.v1.TopicLimits\x12\x15\n\rif_not_exists\x18\x04 \x01(\x08\"\x1f\n\x0fGetTopicRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x13\n\x11ListTopicsRequest\"8\n\x12ListTopicsResponse\x12\"\n\x06topics\x18\x01 \x03(\x0b\x32\x12.holdfast.v1.Topic\"`\n\x12UpdateTopicRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12(\n\x06limits\x18\x02 \x01(\x0b\x32\x18.holdfast.v1.TopicLimits\x12\x12\n\npartitions\x18\x03 \x01(\r\"\"\n\x12\x44\x65leteTopicRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x15\n\x13\x44\x65leteTopicResponse2\xef\x02\n\x06Topics\x12\x42\n\x0b\x43reateTopic\x12\x1f.holdfast.v1.CreateTopicRequest\x1a\x12.holdfast.v1.Topic\x12<\n\x08GetTopic\x12\x1c.holdfast.v1.GetTopicRequest\x1a\x12.holdfast.v1.Topic\x12M\n\nListTopics\x12\x1e.holdfast.v1.ListTopicsRequest\x1a\x1f.holdfast.v1.ListTopicsResponse\x12\x42\n\x0bUpdateTopic\x12\x1f.holdfast.v1.UpdateTopicRequest\x1a\x12.holdfast.v1.Topic\x12P\n\x0b\x44\x65leteTopic\x12\x1f.holdfast.v1.DeleteTopicRequest\x1a .holdfast.v1.DeleteTopicResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,23 +34,23 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TOPIC']._serialized_start=42
   _globals['_TOPIC']._serialized_end=212
   _globals['_TOPICLIMITS']._serialized_start=214
-  _globals['_TOPICLIMITS']._serialized_end=300
-  _globals['_PARTITIONINFO']._serialized_start=302
-  _globals['_PARTITIONINFO']._serialized_end=393
-  _globals['_CREATETOPICREQUEST']._serialized_start=395
-  _globals['_CREATETOPICREQUEST']._serialized_end=514
-  _globals['_GETTOPICREQUEST']._serialized_start=516
-  _globals['_GETTOPICREQUEST']._serialized_end=547
-  _globals['_LISTTOPICSREQUEST']._serialized_start=549
-  _globals['_LISTTOPICSREQUEST']._serialized_end=568
-  _globals['_LISTTOPICSRESPONSE']._serialized_start=570
-  _globals['_LISTTOPICSRESPONSE']._serialized_end=626
-  _globals['_UPDATETOPICREQUEST']._serialized_start=628
-  _globals['_UPDATETOPICREQUEST']._serialized_end=724
-  _globals['_DELETETOPICREQUEST']._serialized_start=726
-  _globals['_DELETETOPICREQUEST']._serialized_end=760
-  _globals['_DELETETOPICRESPONSE']._serialized_start=762
-  _globals['_DELETETOPICRESPONSE']._serialized_end=783
-  _globals['_TOPICS']._serialized_start=786
-  _globals['_TOPICS']._serialized_end=1153
+  _globals['_TOPICLIMITS']._serialized_end=328
+  _globals['_PARTITIONINFO']._serialized_start=330
+  _globals['_PARTITIONINFO']._serialized_end=421
+  _globals['_CREATETOPICREQUEST']._serialized_start=423
+  _globals['_CREATETOPICREQUEST']._serialized_end=542
+  _globals['_GETTOPICREQUEST']._serialized_start=544
+  _globals['_GETTOPICREQUEST']._serialized_end=575
+  _globals['_LISTTOPICSREQUEST']._serialized_start=577
+  _globals['_LISTTOPICSREQUEST']._serialized_end=596
+  _globals['_LISTTOPICSRESPONSE']._serialized_start=598
+  _globals['_LISTTOPICSRESPONSE']._serialized_end=654
+  _globals['_UPDATETOPICREQUEST']._serialized_start=656
+  _globals['_UPDATETOPICREQUEST']._serialized_end=752
+  _globals['_DELETETOPICREQUEST']._serialized_start=754
+  _globals['_DELETETOPICREQUEST']._serialized_end=788
+  _globals['_DELETETOPICRESPONSE']._serialized_start=790
+  _globals['_DELETETOPICRESPONSE']._serialized_end=811
+  _globals['_TOPICS']._serialized_start=814
+  _globals['_TOPICS']._serialized_end=1181
 # @@protoc_insertion_point(module_scope)

@@ -23,14 +23,16 @@ class Topic(_message.Message):
     def __init__(self, name: _Optional[str] = ..., id: _Optional[int] = ..., partitions: _Optional[int] = ..., limits: _Optional[_Union[TopicLimits, _Mapping]] = ..., created_at_us: _Optional[int] = ..., partition_info: _Optional[_Iterable[_Union[PartitionInfo, _Mapping]]] = ...) -> None: ...
 
 class TopicLimits(_message.Message):
-    __slots__ = ("max_record_bytes", "retention_ms", "retention_bytes")
+    __slots__ = ("max_record_bytes", "retention_ms", "retention_bytes", "idempotency_ttl_ms")
     MAX_RECORD_BYTES_FIELD_NUMBER: _ClassVar[int]
     RETENTION_MS_FIELD_NUMBER: _ClassVar[int]
     RETENTION_BYTES_FIELD_NUMBER: _ClassVar[int]
+    IDEMPOTENCY_TTL_MS_FIELD_NUMBER: _ClassVar[int]
     max_record_bytes: int
     retention_ms: int
     retention_bytes: int
-    def __init__(self, max_record_bytes: _Optional[int] = ..., retention_ms: _Optional[int] = ..., retention_bytes: _Optional[int] = ...) -> None: ...
+    idempotency_ttl_ms: int
+    def __init__(self, max_record_bytes: _Optional[int] = ..., retention_ms: _Optional[int] = ..., retention_bytes: _Optional[int] = ..., idempotency_ttl_ms: _Optional[int] = ...) -> None: ...
 
 class PartitionInfo(_message.Message):
     __slots__ = ("partition", "start_offset", "end_offset", "bytes")

@@ -39,7 +39,7 @@ from holdfast.v1 import peer_pb2
 
 logger = logging.getLogger(__name__)
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 HELLO_BYTES = 4096
 HANDSHAKE_SECONDS = 5.0
 MAX_PENDING = 32

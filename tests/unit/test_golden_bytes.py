@@ -25,7 +25,7 @@ from holdfast.v1 import log_pb2
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 FIELDS = GOLDEN / "fields.txt"
-NAMES = ("errors", "records", "topics", "bus", "cluster", "log", "peer")
+NAMES = ("errors", "records", "topics", "bus", "groups", "cluster", "log", "peer")
 FILES: dict[str, FileDescriptor] = {
     name: import_module(f"holdfast.v1.{name}_pb2").DESCRIPTOR for name in NAMES
 }

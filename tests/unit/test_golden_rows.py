@@ -13,10 +13,21 @@ from holdfast.cluster.commands import encode_entry, encode_op
 from holdfast.cluster.state.machine import StateMachine
 from holdfast.records import encode_batch
 from holdfast.rpc.peer.framing import encode_frame
-from holdfast.storage import journal, snapshot
+from holdfast.storage import (
+    acks,
+    cursors,
+    flow_keys,
+    flows,
+    groups,
+    journal,
+    marks,
+    members,
+    retries,
+    snapshot,
+)
 from holdfast.storage.memory_store import MemoryStore
-from holdfast.storage.port import Table
-from holdfast.v1 import log_pb2, peer_pb2, topics_pb2
+from holdfast.storage.port import Table, Writer
+from holdfast.v1 import bus_pb2, log_pb2, peer_pb2, topics_pb2
 
 ROWS = Path(__file__).parent.parent / "golden" / "rows.txt"
 START_US = 1_700_000_000_000_000
@@ -57,10 +68,29 @@ def history() -> MemoryStore:
             assert not result.HasField("error"), result.error
         journal.set_commit(writer, index)
         journal.set_applied(writer, index)
+    _groups(writer)
     journal.append(writer, 5, 3, journal.EntryKind.NO_OP, b"")
     journal.trim_to(writer, 3, 3, 100)
     store.commit()
     return store
+
+
+def _groups(writer: Writer) -> None:
+    definition = bus_pb2.GroupDefinition(topics=["t"], ordering=bus_pb2.ORDERING_KEY)
+    row = log_pb2.GroupRow(definition=definition, created_at_us=START_US, topics_seen=[1])
+    groups.write(writer, "h", groups.GroupRow(0, 17, row.SerializeToString(deterministic=True)))
+    flow = flow_keys.flow_key("h", 1, 0)
+    flows.write(writer, "h", 1, 0, flows.FlowRow(17, 2, 1, START_US, "member-1"))
+    acks.write(writer, flow, 0, 0b1010)
+    errors = ((START_US, "ValueError: no price"), (START_US + 1, "again"))
+    retries.write(
+        writer, flow, 2, retries.RetryRow(2, 1, retries.State.WAITING, START_US + 9, START_US, 5, errors)
+    )
+    members.write(writer, "h", "member-1", members.MemberRow("worker", True, 30_000, START_US))
+    marks.write(writer, 1, b"d" * 16, marks.Mark(START_US + 60, 1, 0))
+    marks.write_transaction(writer, b"t" * 16, START_US + 60, b"answer")
+    cursors.add_marks(writer, 1, 1)
+    cursors.set_sweep(writer, flow)
 
 
 def lines() -> list[str]:
