@@ -593,14 +593,30 @@ class TopicRecords(_message.Message):
     def __init__(self, topic: _Optional[str] = ..., records: _Optional[_Iterable[_Union[_records_pb2.Record, _Mapping]]] = ..., batches: _Optional[_Iterable[_Union[PartitionBatch, _Mapping]]] = ..., idempotency_keys: _Optional[_Iterable[bytes]] = ...) -> None: ...
 
 class Consumed(_message.Message):
-    __slots__ = ("group", "session", "offsets")
+    __slots__ = ("group", "session", "offsets", "places")
     GROUP_FIELD_NUMBER: _ClassVar[int]
     SESSION_FIELD_NUMBER: _ClassVar[int]
     OFFSETS_FIELD_NUMBER: _ClassVar[int]
+    PLACES_FIELD_NUMBER: _ClassVar[int]
     group: str
     session: str
     offsets: _containers.RepeatedCompositeFieldContainer[OffsetRuns]
-    def __init__(self, group: _Optional[str] = ..., session: _Optional[str] = ..., offsets: _Optional[_Iterable[_Union[OffsetRuns, _Mapping]]] = ...) -> None: ...
+    places: _containers.RepeatedCompositeFieldContainer[PlaceRuns]
+    def __init__(self, group: _Optional[str] = ..., session: _Optional[str] = ..., offsets: _Optional[_Iterable[_Union[OffsetRuns, _Mapping]]] = ..., places: _Optional[_Iterable[_Union[PlaceRuns, _Mapping]]] = ...) -> None: ...
+
+class PlaceRuns(_message.Message):
+    __slots__ = ("topic", "partition", "fence", "base", "runs")
+    TOPIC_FIELD_NUMBER: _ClassVar[int]
+    PARTITION_FIELD_NUMBER: _ClassVar[int]
+    FENCE_FIELD_NUMBER: _ClassVar[int]
+    BASE_FIELD_NUMBER: _ClassVar[int]
+    RUNS_FIELD_NUMBER: _ClassVar[int]
+    topic: str
+    partition: int
+    fence: int
+    base: int
+    runs: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, topic: _Optional[str] = ..., partition: _Optional[int] = ..., fence: _Optional[int] = ..., base: _Optional[int] = ..., runs: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class TransactResponse(_message.Message):
     __slots__ = ("appends", "repeated_call")
