@@ -1,6 +1,12 @@
-"""AppendOp: batches into partitions of one topic, all or none."""
+"""AppendOp: batches into partitions of one topic, all or none.
+
+In two steps, for operations that append beside other things: everything is
+checked before anything is stored.
+"""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import xxhash
 
@@ -12,7 +18,10 @@ from holdfast.storage import partitions, producers
 from holdfast.storage.journal import ROW_HEADER
 from holdfast.storage.partitions import PartitionState
 from holdfast.storage.producers import ProducerRow
-from holdfast.v1 import log_pb2
+from holdfast.v1 import bus_pb2, log_pb2
+
+if TYPE_CHECKING:
+    from google.protobuf.internal.containers import RepeatedCompositeFieldContainer
 
 _MAX_PRODUCER_ID = (1 << 63) - 1
 _hash_batch = xxhash.xxh3_128_intdigest
@@ -21,7 +30,7 @@ _hash_batch = xxhash.xxh3_128_intdigest
 #: A batch that may be stored, for nothing about it can be refused any more: where it starts within
 #: the entry, its partition's state, its producer, and where it is stored already. A plain
 #: tuple: an entry may hold a thousand.
-_Checked = tuple[log_pb2.AppendBatch, int, PartitionState, ProducerRow | None, Duplicate | None]
+Checked = tuple[log_pb2.AppendBatch, int, PartitionState, ProducerRow | None, Duplicate | None]
 
 
 def apply_append(
@@ -33,6 +42,26 @@ def apply_append(
         HoldfastError: refused, nothing was written.
         StorageError: the store failed.
     """
+    checked = check_append(context, op, blob_start, blob_length)
+    result = log_pb2.OpResult()
+    store_append(context, op, checked, result.append.acks)
+    return result
+
+
+def store_append(
+    context: EntryContext,
+    op: log_pb2.AppendOp,
+    checked: list[Checked],
+    acks: RepeatedCompositeFieldContainer[bus_pb2.PartitionAck],
+) -> None:
+    """Store what ``check_append`` let pass, and say in ``acks`` where each batch lies.
+
+    Other appends of the same operation may be stored in between, those to the
+    same partitions included, as long as they have no producer.
+
+    Raises:
+        StorageError: the store failed.
+    """
     w, index, time_us, entry, catalog = (
         context.w,
         context.index,
@@ -42,10 +71,8 @@ def apply_append(
     )
     states, touch = catalog.states, context.touched.add
     topic_id, producer_id, epoch = op.topic_id, op.producer_id, op.producer_epoch
-    checked = _check(context, op, blob_start, blob_length)
-    result = log_pb2.OpResult()
-    add_ack = result.append.acks.add
-    for batch, start, state, producer, duplicate in checked:
+    add_ack = acks.add
+    for batch, start, known, producer, duplicate in checked:
         partition, count, length = batch.partition, batch.count, batch.length
         if duplicate is not None:
             add_ack(
@@ -56,6 +83,8 @@ def apply_append(
                 duplicate=True,
             )
             continue
+        place = (topic_id, partition)
+        state = states.get(place, known)  # ahead of it when another append of the operation came in between
         base_offset = state.next_offset
         after = partitions.append_batch(
             w,
@@ -71,7 +100,6 @@ def apply_append(
             max_ts=batch.max_timestamp_us,
             batch_hash=_hash_batch(entry[start : start + length]),
         )
-        place = (topic_id, partition)
         states[place] = after
         touch(place)
         context.stored += 1
@@ -81,10 +109,20 @@ def apply_append(
             producers.write(w, topic_id, partition, producer_id, row)
             catalog.remember_producer(topic_id, partition, producer_id, row)
         add_ack(partition=partition, base_offset=base_offset, count=count, append_time_us=stored_us)
-    return result
 
 
-def _check(context: EntryContext, op: log_pb2.AppendOp, blob_start: int, blob_length: int) -> list[_Checked]:
+def check_append(
+    context: EntryContext, op: log_pb2.AppendOp, blob_start: int, blob_length: int
+) -> list[Checked]:
+    """What ``store_append`` takes; nothing is written.
+
+    Args:
+        blob_start: where the append's batches lie within the entry, one after the other.
+        blob_length: what they take; exactly so much.
+
+    Raises:
+        HoldfastError: refused.
+    """
     w, limits, catalog = context.w, context.limits, context.catalog
     topic_id, producer_id, epoch, batches = op.topic_id, op.producer_id, op.producer_epoch, op.batches
     topic = catalog.topic(w, topic_id)
@@ -99,7 +137,7 @@ def _check(context: EntryContext, op: log_pb2.AppendOp, blob_start: int, blob_le
     start = blob_start
     seen: set[int] = set()
     newcomers = 0
-    checked: list[_Checked] = []
+    checked: list[Checked] = []
     for batch in batches:
         partition, count, length = batch.partition, batch.count, batch.length
         if partition >= partition_count:
