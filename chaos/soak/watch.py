@@ -11,13 +11,15 @@ from holdfast.chaos.soak.plot import Mark, Panel, Point
 from holdfast.chaos.soak.probe import MB, NodeSample
 from holdfast.chaos.soak.returns import Return
 from holdfast.chaos.soak.slope import Trend, judge
+from holdfast.storage.port import Table
 
 #: The data file never shrinks, and freed pages wait for the oldest reader: it grows by what is published
 #: while one stands still (a snapshot being sent on a busy machine), and then no more. What is *in* it is
 #: judged strictly.
 DISK_ALLOWANCE_MB = 32.0
 #: Rows that would pile up if something were never forgotten.
-_TABLES = ("journal", "index", "refs", "producers", "offsets", "topics", "partitions", "groups")
+_TABLES = tuple(table.value for table in Table if table is not Table.META)
+_OF_THE_LOG = ("journal", "index", "refs")
 
 
 @dataclass
@@ -83,13 +85,11 @@ class Watch:
         ]
         memory: dict[str, list[Point]] = {node: self.rss_mb(node) for node in self.nodes}
         memory["load generator"] = [(t, v / MB) for t, v in self.client]
-        leader_rows = {
-            table: [(t, float(s.rows[table])) for t, s in self._leader()]
-            for table in ("journal", "index", "refs")
-        }
+        leader_rows = {table: [(t, float(s.rows[table])) for t, s in self._leader()] for table in _OF_THE_LOG}
         small_rows = {
             table: [(t, float(s.rows[table])) for t, s in self._leader()]
-            for table in ("producers", "offsets", "groups", "topics", "partitions")
+            for table in _TABLES
+            if table not in _OF_THE_LOG
         }
         return [
             Panel("Own memory (RssAnon)", "MB", dict(memory)),
@@ -108,7 +108,7 @@ class Watch:
                 },
             ),
             Panel("Rows of the leader: log and indexes", "", {**leader_rows, "log length": base}),
-            Panel("Rows of the leader: producers, offsets, groups, topics", "", dict(small_rows)),
+            Panel("Rows of the leader: what groups, producers and topics hold", "", dict(small_rows)),
             Panel("Records acknowledged per second", "/s", {"acknowledged": rate}),
         ]
 

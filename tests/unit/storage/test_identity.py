@@ -6,6 +6,7 @@ import os
 import struct
 from pathlib import Path
 
+import lmdb
 import pytest
 
 from holdfast.errors import DataDirectoryError
@@ -47,6 +48,36 @@ def test_a_foreign_directory_is_refused(tmp_path: Path, cluster: str, node: str,
         reopen(tmp_path, cluster, node)
     assert not caught.value.retriable
     reopen(tmp_path).close()  # and nothing is locked or lost
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_an_older_format_becomes_the_present_one(tmp_path: Path, version: int) -> None:
+    store = reopen(tmp_path)
+    store.writer().put(Table.META, b"format", struct.pack(">I", version))
+    store.writer().put(Table.OFFSETS, b"k", b"kept")
+    store.commit()
+    path = store.path
+    store.close()
+    later = [
+        Table.FLOWS,
+        Table.ACKS,
+        Table.RETRIES,
+        Table.MEMBERS,
+        Table.MARKS,
+        Table.MARK_AGES,
+        Table.CURSORS,
+    ]
+    with lmdb.open(str(path), max_dbs=len(Table), map_size=64 * MIB) as env:
+        for table in later:
+            with env.begin(write=True) as txn:
+                txn.drop(env.open_db(table.value.encode(), txn=txn))
+    for _ in range(2):
+        store = reopen(tmp_path)
+        with store.read() as r:
+            assert identity.read_identity(r) == (identity.FORMAT_VERSION, "c", "n1")
+            assert r.get(Table.OFFSETS, b"k") == b"kept"
+            assert [r.count(table) for table in later] == [0] * len(later)
+        store.close()
 
 
 @pytest.mark.parametrize(
