@@ -12,7 +12,7 @@ import logging
 from holdfast.cluster.commands import encode_op
 from holdfast.cluster.ports import Clock
 from holdfast.cluster.results import Role
-from holdfast.cluster.state.retention import plan_expiry, plan_trims
+from holdfast.cluster.state.retention import plan_expiry, plan_mark_expiry, plan_trims
 from holdfast.errors import HoldfastError
 from holdfast.rpc.bridge import EngineBridge
 from holdfast.storage.port import Store
@@ -21,7 +21,7 @@ from holdfast.v1 import log_pb2
 logger = logging.getLogger(__name__)
 
 _TIMEOUT_S = 10.0
-#: Rounds of trimming in one go; what is left waits for the next interval.
+#: Rounds of trimming, and of forgetting marks, in one go; what is left waits for the next interval.
 _MAX_ROUNDS = 64
 
 
@@ -85,6 +85,16 @@ class LeaderDuties:
         if expiry is not None and self._bridge.progress.role is Role.LEADER:
             await self._propose([expiry])
             proposed += 1
+        return proposed + await self._expire_marks()
+
+    async def _expire_marks(self) -> int:
+        proposed = 0
+        for _ in range(_MAX_ROUNDS):
+            ops = await asyncio.to_thread(self._plan_mark_expiry)
+            if not ops or self._bridge.progress.role is not Role.LEADER:
+                break
+            await self._propose(ops)
+            proposed += len(ops)
         return proposed
 
     async def _propose(self, ops: list[log_pb2.Op]) -> None:
@@ -97,6 +107,10 @@ class LeaderDuties:
     def _plan_trims(self) -> list[log_pb2.Op]:
         with self._store.read() as reader:
             return plan_trims(reader, self._clock.wall_us(), after=self._after)
+
+    def _plan_mark_expiry(self) -> list[log_pb2.Op]:
+        with self._store.read() as reader:
+            return plan_mark_expiry(reader, self._clock.wall_us())
 
     def _plan_expiry(self) -> log_pb2.Op | None:
         with self._store.read() as reader:

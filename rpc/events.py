@@ -16,3 +16,4 @@ class PublishHandled:
     reason: str  # the error's; empty: acknowledged
     log_index: int  # 0 with an error
     traceparent: str = ""  # W3C, as the caller sent it; empty: none
+    repeats: int = 0  # records that were stored before under their idempotency keys

@@ -10,6 +10,7 @@ from holdfast.cluster.results import EngineStatus, Role
 from holdfast.errors import HoldfastError
 from holdfast.rpc.admission import Admission
 from holdfast.rpc.telemetry.gauges import BrokerGauges, FollowerLag, GroupLag
+from holdfast.storage import marks
 from holdfast.storage.port import Store
 
 
@@ -75,6 +76,10 @@ def read_gauges(
         groups = tuple(GroupLag(x.group, x.topic, x.partition, max(0, x.end - x.committed)) for x in lags())
     except HoldfastError:
         groups = ()  # the store is closing
+    try:
+        known = _marks(store) if leading else 0
+    except HoldfastError:
+        known = 0  # likewise
     return BrokerGauges(
         is_leader=leading,
         term=now.term,
@@ -93,4 +98,10 @@ def read_gauges(
             if leading
         ),
         groups=groups,
+        marks=known,
     )
+
+
+def _marks(store: Store) -> int:
+    with store.read() as reader:
+        return marks.count(reader)

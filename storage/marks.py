@@ -46,9 +46,10 @@ def read(r: Reader, topic_id: int, digest: bytes, now_us: int) -> Mark | None:
     return mark if mark.expires_us > now_us else None
 
 
-def write(w: Writer, topic_id: int, digest: bytes, mark: Mark) -> None:
-    """Remember where a key's record lies; an expired mark is replaced."""
-    _put(w, topic_id, digest, mark.expires_us, _PLACE.pack(mark.expires_us, mark.partition, mark.offset))
+def write(w: Writer, topic_id: int, digest: bytes, mark: Mark) -> bool:
+    """Remember where a key's record lies; an expired mark is replaced. True: there was none."""
+    value = _PLACE.pack(mark.expires_us, mark.partition, mark.offset)
+    return _put(w, topic_id, digest, mark.expires_us, value)
 
 
 def read_transaction(r: Reader, transaction_id: bytes, now_us: int) -> bytes | None:
@@ -59,9 +60,9 @@ def read_transaction(r: Reader, transaction_id: bytes, now_us: int) -> bytes | N
     return value[_EXPIRY.size :]
 
 
-def write_transaction(w: Writer, transaction_id: bytes, expires_us: int, answer: bytes) -> None:
-    """Remember what a transaction was answered."""
-    _put(w, TRANSACTIONS, transaction_id, expires_us, _EXPIRY.pack(expires_us) + answer)
+def write_transaction(w: Writer, transaction_id: bytes, expires_us: int, answer: bytes) -> bool:
+    """Remember what a transaction was answered; an expired mark is replaced. True: there was none."""
+    return _put(w, TRANSACTIONS, transaction_id, expires_us, _EXPIRY.pack(expires_us) + answer)
 
 
 def expired(r: Reader, now_us: int) -> Iterator[tuple[int, int, bytes]]:
@@ -89,10 +90,11 @@ def count(r: Reader) -> int:
     return r.count(Table.MARKS)
 
 
-def _put(w: Writer, topic_id: int, digest: bytes, expires_us: int, value: bytes) -> None:
+def _put(w: Writer, topic_id: int, digest: bytes, expires_us: int, value: bytes) -> bool:
     key = _KEY.pack(topic_id, digest)
     before = w.get(Table.MARKS, key)
     if before is not None:
         w.delete(Table.MARK_AGES, _AGE.pack(_EXPIRY.unpack_from(before)[0], topic_id, digest))
     w.put(Table.MARKS, key, value)
     w.put(Table.MARK_AGES, _AGE.pack(expires_us, topic_id, digest), b"")
+    return before is None

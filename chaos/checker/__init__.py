@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import msgspec
 
-from holdfast.chaos.checker import groups, reads, records, replicas
+from holdfast.chaos.checker import groups, keyed, reads, records, replicas
 from holdfast.chaos.checker.consensus import Consensus
 from holdfast.chaos.checker.history import History, HistoryError, Outcome, Violation
 from holdfast.chaos.checker.promises import PROMISES, Findings
@@ -79,6 +79,7 @@ def judge(history: History) -> tuple[list[Violation], Tally]:
             )
     replicas.check(view, findings)
     records.check(view, findings)
+    keyed.check(view, findings)
     reads.check(view, findings)
     groups.check(view, findings)
     outcomes = [publish.outcome for publish in view.publishes]

@@ -52,6 +52,30 @@ class Publish(msgspec.Struct, tag=True, gc=False):
     idempotent: bool = True
 
 
+class Keyed(msgspec.Struct, tag=True, gc=False):
+    """One record handed to a client for publishing under an idempotency key.
+
+    Attributes:
+        value: unique, though several records may bear one key: the first of them is stored.
+        window: seconds for which the topic knows a key.
+        partition, offset: where the record of the key is, when ok.
+        duplicate: it was answered that this, or another record of the key, had been stored before.
+    """
+
+    client: str
+    topic: str
+    idempotency_key: str
+    value: str
+    window: float
+    started: float
+    ended: float | None = None
+    outcome: Outcome = Outcome.UNKNOWN
+    partition: int | None = None
+    offset: int | None = None
+    duplicate: bool = False
+    error: str = ""
+
+
 class Read(msgspec.Struct, tag=True, gc=False):
     """A replay of a range of one partition.
 
@@ -177,6 +201,8 @@ class Replica(msgspec.Struct, tag=True, gc=False):
         records: (offset, value) of all records from ``start_offset`` on.
         digest: the node's own digest of the partition, hex.
         content: a hash over the stored bytes of the partition's batches, hex.
+        appended: (first offset, append time in microseconds) of each batch, of topics that take
+            idempotency keys; without them all counts as appended at once.
     """
 
     node: str
@@ -187,6 +213,7 @@ class Replica(msgspec.Struct, tag=True, gc=False):
     digest: str
     records: list[tuple[int, str]]
     content: str = ""
+    appended: list[tuple[int, int]] = []
 
 
 class Leader(msgspec.Struct, tag=True, gc=False):
@@ -209,6 +236,7 @@ class Fault(msgspec.Struct, tag=True, gc=False):
 
 Event = (
     Publish
+    | Keyed
     | Read
     | Assigned
     | Delivered

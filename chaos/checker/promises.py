@@ -19,6 +19,7 @@ PROMISES: dict[str, str] = {
     "lost-record": "An acknowledged record is in the log until retention removes it.",
     "wrong-offset": "An acknowledged offset holds exactly the record it was acknowledged for.",
     "duplicate-record": "A record of an idempotent producer is in the log at most once.",
+    "repeated-key": "Within its window an idempotency key is in the log once; every answer names that place.",
     "failed-record": "A publish that was told to have failed left no record, and nobody was shown one.",
     "unpublished-record": "The log of a topic holds, and readers are shown, only what was published to it.",
     "offset-gap": "Offsets of a partition are ascending and without a gap, on every replica.",

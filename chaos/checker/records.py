@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from itertools import chain
 
-from holdfast.chaos.checker.history import Outcome, Publish
+from holdfast.chaos.checker.history import Keyed, Outcome, Publish
 from holdfast.chaos.checker.promises import Findings
 from holdfast.chaos.checker.view import Log, Place, View
 
@@ -62,6 +62,8 @@ def _walk(
             findings.add(wrong[0], f"{value!r} at {here}: {wrong[1]}")
             if wrong[0] == "unpublished-record":
                 continue
+        if value in view.keyed_by_value:
+            continue  # judged by its idempotency key
         publish = view.by_value[value]
         first = spots.setdefault(value, (topic, partition, offset))
         if first != (topic, partition, offset):
@@ -91,7 +93,8 @@ def _room(view: View, findings: Findings) -> None:
     ends: Counter[str] = Counter()
     for (topic, _), held in view.replicas.items():
         ends[topic] += max(replica.end_offset for replica in held)
-    published = Counter(p.topic for p in view.publishes if p.outcome is not Outcome.FAIL)
+    every: list[Publish | Keyed] = [*view.publishes, *view.keyed]
+    published = Counter(publish.topic for publish in every if publish.outcome is not Outcome.FAIL)
     # Of a plain producer's record there may be any number.
     plain = {publish.topic for publish in view.publishes if not publish.idempotent}
     for topic, end in ends.items():

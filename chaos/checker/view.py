@@ -13,6 +13,7 @@ from holdfast.chaos.checker.history import (
     Delivered,
     History,
     HistoryError,
+    Keyed,
     Leader,
     OffsetRead,
     Outcome,
@@ -101,6 +102,7 @@ class View:
 
     def __init__(self, history: History) -> None:
         self.publishes: list[Publish] = []
+        self.keyed: list[Keyed] = []
         self.reads: dict[Place, list[Read]] = defaultdict(list)
         self.groups: dict[tuple[str, str, int], list[GroupEvent]] = defaultdict(list)
         self.offset_reads: dict[tuple[str, str, int], list[OffsetRead]] = defaultdict(list)
@@ -110,6 +112,8 @@ class View:
         for event in history.events:
             if isinstance(event, Publish):
                 self.publishes.append(event)
+            elif isinstance(event, Keyed):
+                self.keyed.append(event)
             elif isinstance(event, Assigned | Delivered | Acked | Committed):
                 self.groups[event.group, event.topic, event.partition].append(event)
             elif isinstance(event, Read):
@@ -123,8 +127,10 @@ class View:
             elif isinstance(event, Leader):
                 self.leaders.append(event)
         self.by_value = {publish.value: publish for publish in self.publishes}
-        if len(self.by_value) != len(self.publishes):
-            raise HistoryError(f"two publishes have the same value: {_repeated(self.publishes)!r}")
+        self.keyed_by_value = {publish.value: publish for publish in self.keyed}
+        every: list[Publish | Keyed] = [*self.publishes, *self.keyed]
+        if len(self.by_value.keys() | self.keyed_by_value.keys()) != len(every):
+            raise HistoryError(f"two publishes have the same value: {_repeated(every)!r}")
         self.cut: dict[str, float] = {}
         self.settled: dict[str, float] = {}
         for change in self.changes:
@@ -152,7 +158,7 @@ class View:
 
     def origin_fault(self, topic: str, value: str) -> tuple[str, str] | None:
         """The promise a record of this topic breaks by its value alone, and why; None: none."""
-        publish = self.by_value.get(value)
+        publish = self.by_value.get(value) or self.keyed_by_value.get(value)
         if publish is None or publish.topic != topic:
             return "unpublished-record", f"was never published to {topic}"
         if publish.outcome is Outcome.FAIL:
@@ -168,7 +174,7 @@ class View:
         return settled is None or started > settled
 
 
-def _repeated(publishes: list[Publish]) -> str:
+def _repeated(publishes: Sequence[Publish | Keyed]) -> str:
     seen: set[str] = set()
     for publish in publishes:
         if publish.value in seen:

@@ -85,6 +85,11 @@ THEMES: tuple[Theme, ...] = (
 )
 _THEMED = 0.4
 
+#: Clients that some runs have beside the usual ones, and how often.
+GUESTS: dict[str, float] = {
+    "keyed": 0.3,  # publish with idempotency keys, their own and each other's
+}
+
 #: No run is longer, seconds.
 LONGEST = 300.0
 #: How often a run has moments in an order of their own, and which share of them.
@@ -197,6 +202,7 @@ class Plan:
         storm: seconds during which faults begin; calm follows.
         settings: index into ``SETTINGS``.
         order: of what is due at one moment; None: as scheduled, then the engines, then the loops.
+        guests: clients beside the usual ones, of ``GUESTS``; they draw from streams of their own.
     """
 
     seed: int
@@ -205,6 +211,7 @@ class Plan:
     storm: float
     faults: tuple[Fault, ...]
     order: Order | None = None
+    guests: tuple[str, ...] = ()
 
     def without(self, drop: set[int]) -> Plan:
         """The same without the faults at these places."""
@@ -216,6 +223,8 @@ class Plan:
         ]
         if self.order is not None:
             lines.append(f"  {self.order}")
+        if self.guests:
+            lines.append(f"  with {', '.join(self.guests)}")
         return "\n".join(lines + [f"  {fault}" for fault in self.faults])
 
 
@@ -257,4 +266,5 @@ def make_plan(seed: int, *, kinds: tuple[str, ...] = (), nodes: int = 0, setting
         )
     # Last, so that what seeds drew before there was an order stays what it was.
     order = Order(rng.choice(_SHARES)) if rng.random() < _ORDERED else None
-    return Plan(seed, count, choice if settings < 0 else settings, storm, tuple(faults), order)
+    guests = tuple(name for name, chance in GUESTS.items() if rng.random() < chance)
+    return Plan(seed, count, choice if settings < 0 else settings, storm, tuple(faults), order, guests)

@@ -6,7 +6,7 @@
     {"seed": 7, "nodes": 3, "settings": 1, "storm": 6.5, "faults": [[0.31, "crash", "n1", "n2", 0.05, 0.4]]}
 
 A fault is its time, kind, target, other node, span and amount; see ``plan.Fault``. A plan may
-have an ``"order": [share, begin, end, rounds]``; see ``plan.Order``.
+have an ``"order": [share, begin, end, rounds]``; see ``plan.Order``; and ``"guests": [name, ...]``.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import astuple
 
 import msgspec
 
-from holdfast.chaos.sim.plan import KINDS, LONGEST, SETTINGS, Fault, Order, Plan
+from holdfast.chaos.sim.plan import GUESTS, KINDS, LONGEST, SETTINGS, Fault, Order, Plan
 
 
 class _Line(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
@@ -25,13 +25,14 @@ class _Line(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     storm: float
     faults: list[tuple[float, str, str, str, float, float]]
     order: tuple[float, float, float, int] | None = None
+    guests: tuple[str, ...] = ()
 
 
 def to_line(plan: Plan) -> str:
     """A plan as one line of JSON."""
     faults = [(f.at, f.kind, f.target, f.other, f.span, f.amount) for f in plan.faults]
     order = None if plan.order is None else astuple(plan.order)
-    line = _Line(plan.seed, plan.nodes, plan.settings, plan.storm, faults, order)
+    line = _Line(plan.seed, plan.nodes, plan.settings, plan.storm, faults, order, plan.guests)
     return msgspec.json.encode(line).decode()
 
 
@@ -64,7 +65,10 @@ def from_line(text: str) -> Plan:
             0 < order.share <= 1 and 0 <= order.begin < order.end <= LONGEST and 0 <= order.rounds <= 1000
         ):
             raise ValueError(f"not a plan: no order {list(line.order)}: a share, a begin, an end, rounds")
-    return Plan(line.seed, line.nodes, line.settings, line.storm, tuple(faults), order)
+    for guest in line.guests:
+        if guest not in GUESTS:
+            raise ValueError(f"not a plan: no guests {guest!r}")
+    return Plan(line.seed, line.nodes, line.settings, line.storm, tuple(faults), order, line.guests)
 
 
 def read_plans(text: str) -> list[Plan]:

@@ -26,12 +26,15 @@ def read_replicas(cluster: SimCluster) -> Iterator[Replica]:
                     if state is None:
                         continue
                     records: list[tuple[int, str]] = []
+                    appended: list[tuple[int, int]] = []
                     content = xxhash.xxh3_128()
                     for row in partitions.index_scan(reader, topic.id, number, state.start_offset):
                         data = partitions.read_batch(reader, row, verify=True)
                         content.update(data)
                         values = decode_batch(data).values
                         records += [(row.base_offset + at, value.decode()) for at, value in enumerate(values)]
+                        if topic.idempotency_ttl_ms:
+                            appended.append((row.base_offset, row.append_time_us))
                     yield Replica(
                         node.node_id,
                         topic.name,
@@ -41,4 +44,5 @@ def read_replicas(cluster: SimCluster) -> Iterator[Replica]:
                         state.digest.hex(),
                         records,
                         content.hexdigest(),
+                        appended,
                     )

@@ -119,7 +119,7 @@ class Run:
         self.front = Front(cluster, on_error=self._unhandled)
         if plan.order is not None:
             cluster.run_moment = Moments(self.front, plan.order, self.timeline.note).run
-        self.workloads = Workloads(self.front, self.history)
+        self.workloads = Workloads(self.front, self.history, plan.guests)
         self.prober = Prober(cluster, self._violate)
         self.nemesis = Nemesis(
             cluster,

@@ -26,9 +26,10 @@ from holdfast.cluster.state import machine as state_machine
 from holdfast.cluster.state.context import EntryContext
 from holdfast.cluster.state.machine import Applied, StateMachine
 from holdfast.rpc.bridge import EngineBridge
+from holdfast.rpc.services import keyed_publish
 from holdfast.rpc.services.subscribe import SubscribeService
-from holdfast.storage import groups, journal, snapshot
-from holdfast.storage.port import Table, Writer
+from holdfast.storage import groups, journal, marks, snapshot
+from holdfast.storage.port import Reader, Table, Writer
 from holdfast.v1 import log_pb2
 
 
@@ -237,6 +238,38 @@ def _ahead_unflushed() -> AbstractContextManager[None]:
     return _replaced(SimStore, "persist", SimStore.show)
 
 
+def _marks_by_wall_clock() -> AbstractContextManager[None]:
+    """Each node forgets idempotency keys by a clock of its own."""
+    numbers = itertools.count()
+    ahead_us: WeakKeyDictionary[StateMachine, int] = WeakKeyDictionary()
+    now_ahead_us = 0
+    apply_stock, read_stock = StateMachine.apply, marks.read
+
+    def apply(self: StateMachine, w: Writer, index: int, entry: bytes) -> Applied:
+        nonlocal now_ahead_us
+        if self not in ahead_us:
+            ahead_us[self] = 300_000 * (next(numbers) % 3)
+        now_ahead_us = ahead_us[self]
+        return apply_stock(self, w, index, entry)
+
+    def read(r: Reader, topic_id: int, digest: bytes, now_us: int) -> marks.Mark | None:
+        return read_stock(r, topic_id, digest, now_us + now_ahead_us)
+
+    return _both(_replaced(StateMachine, "apply", apply), _replaced(marks, "read", read))
+
+
+def _repair_forgets_keys() -> AbstractContextManager[None]:
+    """What is left of a publish when its repeats are taken out loses its idempotency keys."""
+    stock = keyed_publish._cut
+
+    def cut(part: keyed_publish.Part, keep: list[int]) -> keyed_publish.Part:
+        left = stock(part, keep)
+        left.facts.ClearField("marks")
+        return left
+
+    return _replaced(keyed_publish, "_cut", cut)
+
+
 def _checksums_off() -> AbstractContextManager[None]:
     return _replaced(journal, "_verified", _believe)
 
@@ -273,6 +306,8 @@ _PLANTED = (
     Sabotage("apply_twice", "the applied index is stored apart from its effects", planted=_applied_apart),
     Sabotage("snapshot_forgets", "a snapshot leaves producers out", planted=_snapshot_without_producers),
     Sabotage("checksums_off", "stored rows are believed", planted=_checksums_off),
+    Sabotage("marks_by_wall_clock", "keys are forgotten by the node's clock", planted=_marks_by_wall_clock),
+    Sabotage("repair_forgets_keys", "a mixed publish loses its new keys", planted=_repair_forgets_keys),
 )
 
 #: Every planted bug by name.

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from holdfast.chaos.checker.history import History
 from holdfast.chaos.sim.actor import Actor
 from holdfast.chaos.sim.consumers import Consumer
+from holdfast.chaos.sim.keyed_publishers import KeyedPublisher, KeyedTopic
 from holdfast.chaos.sim.publishers import Publisher, Straggler
 from holdfast.chaos.sim.readers import Admin, Replayer
 from holdfast.chaos.sim.services import Front
@@ -16,9 +19,12 @@ PASSING = "passing"
 
 
 class Workloads:
-    """The clients of a run, some of those there are: 15 to 60 records a second, in bursts."""
+    """The clients of a run, some of those there are: 15 to 60 records a second, in bursts.
 
-    def __init__(self, front: Front, history: History) -> None:
+    ``guests``: those of ``plan.GUESTS`` that come too.
+    """
+
+    def __init__(self, front: Front, history: History, guests: Collection[str] = ()) -> None:
         rng = front.cluster.world.stream("workloads")
         topics = {"main": 0.7, "short": 0.3}
         rate = rng.choice((15.0, 30.0, 60.0))
@@ -33,6 +39,9 @@ class Workloads:
             (0.8, Replayer(front, history, "r1", TOPICS, 1.0)),
         ]
         self.actors = [actor for chance, actor in actors if rng.random() < chance]
+        if "keyed" in guests:
+            keyed = KeyedTopic(front.cluster.world.stream("keyed"))
+            self.actors += [KeyedPublisher(front, history, name, keyed) for name in ("k1", "k2")]
         self._front = front
         self._history = history
 

@@ -6,12 +6,13 @@ checked before anything is stored.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import xxhash
 
 from holdfast.cluster.state.catalog import no_such_partition, partition_state
 from holdfast.cluster.state.context import EntryContext
+from holdfast.cluster.state.marks import check_marks, store_marks
 from holdfast.cluster.state.sequences import Duplicate, advance, check_sequence
 from holdfast.errors import InvalidArgumentError, LimitExceededError, MalformedBatchError
 from holdfast.storage import partitions, producers
@@ -30,7 +31,18 @@ _hash_batch = xxhash.xxh3_128_intdigest
 #: A batch that may be stored, for nothing about it can be refused any more: where it starts within
 #: the entry, its partition's state, its producer, and where it is stored already. A plain
 #: tuple: an entry may hold a thousand.
-Checked = tuple[log_pb2.AppendBatch, int, PartitionState, ProducerRow | None, Duplicate | None]
+_Batch = tuple[log_pb2.AppendBatch, int, PartitionState, ProducerRow | None, Duplicate | None]
+
+
+class Checked(NamedTuple):
+    """An append that nothing can be refused of any more.
+
+    Attributes:
+        keyed: records of it have idempotency keys.
+    """
+
+    batches: list[_Batch]
+    keyed: bool
 
 
 def apply_append(
@@ -51,7 +63,7 @@ def apply_append(
 def store_append(
     context: EntryContext,
     op: log_pb2.AppendOp,
-    checked: list[Checked],
+    checked: Checked,
     acks: RepeatedCompositeFieldContainer[bus_pb2.PartitionAck],
 ) -> None:
     """Store what ``check_append`` let pass, and say in ``acks`` where each batch lies.
@@ -72,7 +84,7 @@ def store_append(
     states, touch = catalog.states, context.touched.add
     topic_id, producer_id, epoch = op.topic_id, op.producer_id, op.producer_epoch
     add_ack = acks.add
-    for batch, start, known, producer, duplicate in checked:
+    for batch, start, known, producer, duplicate in checked.batches:
         partition, count, length = batch.partition, batch.count, batch.length
         if duplicate is not None:
             add_ack(
@@ -109,11 +121,11 @@ def store_append(
             producers.write(w, topic_id, partition, producer_id, row)
             catalog.remember_producer(topic_id, partition, producer_id, row)
         add_ack(partition=partition, base_offset=base_offset, count=count, append_time_us=stored_us)
+    if checked.keyed:
+        store_marks(context, catalog.topic(w, topic_id), op, acks[-len(op.batches) :])
 
 
-def check_append(
-    context: EntryContext, op: log_pb2.AppendOp, blob_start: int, blob_length: int
-) -> list[Checked]:
+def check_append(context: EntryContext, op: log_pb2.AppendOp, blob_start: int, blob_length: int) -> Checked:
     """What ``store_append`` takes; nothing is written.
 
     Args:
@@ -137,7 +149,8 @@ def check_append(
     start = blob_start
     seen: set[int] = set()
     newcomers = 0
-    checked: list[Checked] = []
+    keyed = False
+    checked: list[_Batch] = []
     for batch in batches:
         partition, count, length = batch.partition, batch.count, batch.length
         if partition >= partition_count:
@@ -155,6 +168,8 @@ def check_append(
             producer = catalog.producer(w, topic_id, partition, producer_id)
             duplicate = check_sequence(producer, epoch, batch.base_sequence, count)
             newcomers += producer is None
+        if batch.marks:
+            keyed = True
         checked.append((batch, start, state, producer, duplicate))
         start += length
     if start != blob_start + blob_length:
@@ -164,4 +179,6 @@ def check_append(
             f"{limits.max_producers} idempotent producers are known, that is the limit; idle ones expire",
             metadata={"limit": str(limits.max_producers)},
         )
-    return checked
+    if keyed:
+        check_marks(context, topic, op)
+    return Checked(checked, keyed)

@@ -20,6 +20,7 @@ from holdfast.cluster.state.context import EntryContext
 from holdfast.cluster.state.events import OperationRefused
 from holdfast.cluster.state.limits import StateLimits
 from holdfast.cluster.state.maintenance import expire_producers, trim
+from holdfast.cluster.state.marks import expire_marks
 from holdfast.cluster.state.offsets import commit_offsets
 from holdfast.cluster.state.results import error_result
 from holdfast.cluster.state.topic_ops import create_topic, delete_topic, update_topic
@@ -39,6 +40,7 @@ _HANDLERS: Mapping[str, Callable[[EntryContext, Any], log_pb2.OpResult]] = {
     "commit_offsets": commit_offsets,
     "trim": trim,
     "expire_producers": expire_producers,
+    "expire_marks": expire_marks,
 }
 
 #: Those with one, which they are handed as its place in the entry.
@@ -47,10 +49,10 @@ _WITH_BLOB: Mapping[str, Callable[[EntryContext, Any, int, int], log_pb2.OpResul
 }
 
 #: Those without one that write no partition's row.
-_LEAVES_PARTITIONS = frozenset(("commit_offsets", "expire_producers"))
+_LEAVES_PARTITIONS = frozenset(("commit_offsets", "expire_producers", "expire_marks"))
 
 #: Those that write no producer's row; a trim may be a step of a topic's deletion.
-_LEAVES_PRODUCERS = frozenset(("commit_offsets", "create_topic", "update_topic"))
+_LEAVES_PRODUCERS = frozenset(("commit_offsets", "create_topic", "update_topic", "expire_marks"))
 
 #: Those that write a topic's row.
 _CHANGES_TOPICS = frozenset(("create_topic", "update_topic", "delete_topic"))

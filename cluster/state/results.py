@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from holdfast.cluster.state.marks import RepeatedKeysError
 from holdfast.errors import HoldfastError
 from holdfast.storage.topics import TopicRow
 from holdfast.v1 import errors_pb2, log_pb2, topics_pb2
@@ -19,7 +20,8 @@ def error_message(error: HoldfastError) -> errors_pb2.Error:
 
 
 def error_result(error: HoldfastError) -> log_pb2.OpResult:
-    return log_pb2.OpResult(error=error_message(error))
+    marked = error.marked if isinstance(error, RepeatedKeysError) else ()
+    return log_pb2.OpResult(error=error_message(error), marked=marked)
 
 
 def topic_message(row: TopicRow) -> topics_pb2.Topic:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from itertools import islice
 
 from holdfast.cluster.state.limits import StateLimits
-from holdfast.storage import partitions, producers, topics
+from holdfast.storage import marks, partitions, producers, topics
 from holdfast.storage.partitions import PartitionState
 from holdfast.storage.port import Reader
 from holdfast.storage.topics import TopicRow
@@ -73,6 +73,19 @@ def plan_expiry(
     limit = (limits or StateLimits()).step_rows
     op = log_pb2.ExpireProducersOp(idle_since_us=max(now_us - idle_us, 0), limit=limit)
     return log_pb2.Op(expire_producers=op)
+
+
+def plan_mark_expiry(
+    r: Reader, now_us: int, *, max_ops: int = MAX_OPS, limits: StateLimits | None = None
+) -> list[log_pb2.Op]:
+    """ExpireMarksOps for the marks whose time is over, as many as it takes; at most ``max_ops``.
+
+    By the leader's clock; the operations themselves go by stamped time, which is no earlier.
+    """
+    step = (limits or StateLimits()).step_rows
+    expired = sum(1 for _ in islice(marks.expired(r, now_us), step * max_ops))
+    op = log_pb2.Op(expire_marks=log_pb2.ExpireMarksOp(limit=step))
+    return [op] * -(-expired // step)
 
 
 def _before_by_time(r: Reader, topic: TopicRow, partition: int, state: PartitionState, now_us: int) -> int:

@@ -33,14 +33,16 @@ class Event:
     value: bytes
     key: bytes | None = None
     timestamp_us: int | None = None
+    idempotency_key: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Fields:
-    """``--key`` and ``--timestamp``: fields of NDJSON and CSV, otherwise the values themselves."""
+    """``--key``, ``--timestamp`` and ``--idempotency-key``: fields of NDJSON and CSV, else the values."""
 
     key: str | None = None
     timestamp: str | None = None
+    idempotency_key: str | None = None
 
 
 def format_of(path: Path) -> InputFormat:
@@ -60,8 +62,10 @@ def format_of(path: Path) -> InputFormat:
 def from_values(values: Iterable[str], fields: Fields) -> Iterator[Event]:
     """One event per argument."""
     key, timestamp = _constants(fields)
+    once = fields.idempotency_key
+    token = None if once is None else once.encode("utf-8", "surrogateescape")
     for value in values:
-        yield Event(value.encode("utf-8", "surrogateescape"), key, timestamp)
+        yield Event(value.encode("utf-8", "surrogateescape"), key, timestamp, token)
 
 
 def from_stream(
@@ -112,7 +116,7 @@ def _ndjson(lines: Iterator[bytes], fields: Fields, name: str) -> Iterator[Event
             parsed = json.loads(value)
         except ValueError as error:
             raise InvalidArgumentError(f"{where}: not JSON: {error}") from None
-        if not isinstance(parsed, dict) and (fields.key or fields.timestamp):
+        if not isinstance(parsed, dict) and (fields.key or fields.timestamp or fields.idempotency_key):
             raise InvalidArgumentError(f"{where}: not a JSON object, so it has no fields to take a key from")
         yield _picked(value, parsed, fields, where)
 
@@ -123,7 +127,7 @@ def _csv(lines: Iterator[bytes], fields: Fields, name: str) -> Iterator[Event]:
         header = next(reader, None)
         if not header:
             raise InvalidArgumentError(f"{name}: empty; a CSV file starts with a line of column names")
-        for wanted in (fields.key, fields.timestamp):
+        for wanted in (fields.key, fields.timestamp, fields.idempotency_key):
             if wanted is not None and wanted not in header:
                 raise _unknown_field(wanted, header, name)
         for row in reader:
@@ -148,12 +152,18 @@ def _text(lines: Iterator[bytes], name: str) -> Iterator[str]:
 
 
 def _picked(value: bytes, record: Any, fields: Fields, where: str) -> Event:
-    key = timestamp = None
+    key = timestamp = token = None
     if fields.key is not None:
         key = _field(record, fields.key, where).encode()
     if fields.timestamp is not None:
         timestamp = _time(_field(record, fields.timestamp, where), where)
-    return Event(value, key, timestamp)
+    if fields.idempotency_key is not None:
+        token = _field(record, fields.idempotency_key, where).encode()
+        if not token:
+            raise InvalidArgumentError(
+                f"{where}: field {fields.idempotency_key!r} is empty; every record needs an idempotency key"
+            )
+    return Event(value, key, timestamp, token)
 
 
 def _field(record: dict[str, Any], name: str, where: str) -> str:

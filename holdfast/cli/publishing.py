@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,18 +42,33 @@ class Source:
 
 @dataclass(slots=True)
 class Published:
-    """What has been acknowledged: per partition its first and last offset and how many."""
+    """What has been acknowledged: per partition its first and last offset and how many.
+
+    ``repeats``: how many more had been stored before under their idempotency keys; None: without keys.
+    """
 
     topic: str
     count: int = 0
     partitions: dict[int, list[int]] = field(default_factory=dict)
+    repeats: int | None = None
 
     def add(self, summary: holdfast.PublishSummary) -> None:
         for ack in summary.acks:
-            first, last = ack.base_offset, ack.base_offset + ack.count - 1
-            self.count += ack.count
-            seen = self.partitions.setdefault(ack.partition, [first, last, 0])
-            seen[0], seen[1], seen[2] = min(seen[0], first), max(seen[1], last), seen[2] + ack.count
+            self._add(ack.partition, ack.base_offset, ack.count)
+
+    def add_keyed(self, acks: Iterable[holdfast.Ack]) -> None:
+        self.repeats = self.repeats or 0
+        for ack in acks:
+            if ack.duplicate:
+                self.repeats += 1
+            else:
+                self._add(ack.partition, ack.offset, 1)
+
+    def _add(self, partition: int, first: int, count: int) -> None:
+        last = first + count - 1
+        self.count += count
+        seen = self.partitions.setdefault(partition, [first, last, 0])
+        seen[0], seen[1], seen[2] = min(seen[0], first), max(seen[1], last), seen[2] + count
 
     def show(self, *, as_json: bool) -> None:
         parts = sorted(self.partitions.items())
@@ -62,9 +77,11 @@ class Published:
                 {"partition": number, "first_offset": first, "last_offset": last, "count": count}
                 for number, (first, last, count) in parts
             ]
-            print_json({"topic": self.topic, "published": self.count, "partitions": rows})
+            repeats = {} if self.repeats is None else {"repeated": self.repeats}
+            print_json({"topic": self.topic, "published": self.count, **repeats, "partitions": rows})
             return
-        print(f"published {_records(self.count)} to {self.topic}")
+        before = "" if self.repeats is None else f"; {_records(self.repeats)} had been published before"
+        print(f"published {_records(self.count)} to {self.topic}{before}")
         for number, (first, last, _) in parts:
             print(
                 f"  partition {number}: "
@@ -87,12 +104,14 @@ def open_source(
         if values:
             raise typer.BadParameter("give values or --file, not both.", param_hint="'--file'")
         kind = kind or format_of(file)
+        _check_lines(kind, fields)
         with file.open("rb") as stream:
             source = Source(iter(()), file.name, file.stat().st_size if file.is_file() else None)
             source.events = from_stream(stream, kind, fields, str(file), source.advance)
             yield source
     elif from_stdin:
         # A reader of our own: the reading thread may still wait for input when the interpreter ends.
+        _check_lines(kind or InputFormat.LINES, fields)
         stream = open(0, "rb", closefd=False)  # noqa: SIM115  (closing would wait for that thread)
         source = Source(iter(()), "standard input")
         source.events = from_stream(stream, kind or InputFormat.LINES, fields, source.name, source.advance)
@@ -100,9 +119,22 @@ def open_source(
     elif values:
         if kind is not None:
             raise typer.BadParameter("it is for --file and standard input.", param_hint="'--format'")
+        if fields.idempotency_key is not None and len(values) > 1:
+            raise typer.BadParameter(
+                f"one key for {len(values)} values: all but the first would pass for repeats.",
+                param_hint="'--idempotency-key'",
+            )
         yield Source(from_values(values, fields))
     else:
         raise typer.BadParameter("nothing to publish: give values, --file FILE, or pipe records in.")
+
+
+def _check_lines(kind: InputFormat, fields: Fields) -> None:
+    if kind is InputFormat.LINES and fields.idempotency_key is not None:
+        raise typer.BadParameter(
+            "lines have no fields to take it from: use --format ndjson or csv.",
+            param_hint="'--idempotency-key'",
+        )
 
 
 async def publish_all(bus: holdfast.Client, topic: str, source: Source, timeout: float) -> Published:
@@ -118,6 +150,10 @@ async def publish_all(bus: holdfast.Client, topic: str, source: Source, timeout:
         try:
             # One portion at a time keeps the order of keys; the next is read and parsed meanwhile.
             async for portion in feed:
+                if any(event.idempotency_key is not None for event in portion):
+                    published.add_keyed(await _publish_keyed(bus, topic, portion, timeout))
+                    bar.update()
+                    continue
                 keys = [event.key for event in portion]
                 times = [event.timestamp_us for event in portion if event.timestamp_us is not None]
                 summary = await bus.publish_many(
@@ -139,6 +175,24 @@ async def publish_all(bus: holdfast.Client, topic: str, source: Source, timeout:
         finally:
             feed.close()
     return published
+
+
+async def _publish_keyed(
+    bus: holdfast.Client, topic: str, portion: Iterable[Event], timeout: float
+) -> list[holdfast.Ack]:
+    return await asyncio.gather(
+        *[
+            bus.publish(
+                topic,
+                event.value,
+                event.key,
+                timestamp=event.timestamp_us,
+                timeout=timeout,
+                idempotency_key=event.idempotency_key,
+            )
+            for event in portion
+        ]
+    )
 
 
 def _records(count: int) -> str:

@@ -124,6 +124,7 @@ def _topic(topic: topics_pb2.Topic) -> TopicInfo:
                 for part in topic.partition_info
             ]
         ),
+        idempotency_ttl_ms=topic.limits.idempotency_ttl_ms,
     )
 
 

@@ -16,6 +16,7 @@ from holdfast.client.connection import Connection, parse_endpoints
 from holdfast.client.consumer import Subscription
 from holdfast.client.effects import REAL, Effects
 from holdfast.client.events import SubscriptionEvent
+from holdfast.client.idempotent import KeyedProducer
 from holdfast.client.inputs import HeadersInput
 from holdfast.client.options import ClientOptions
 from holdfast.client.positions import Place, TimeBasis
@@ -44,6 +45,7 @@ class Client:
         self.options = options
         self._connection: Connection | None = None
         self._producer: Producer | None = None
+        self._keyed: KeyedProducer | None = None
         self._admin: Admin | None = None
         self._subscriptions: set[Subscription] = set()
         self._closed = False
@@ -64,6 +66,7 @@ class Client:
             await connection.start()
             self._connection = connection
             self._producer = Producer(connection, self.options)
+            self._keyed = KeyedProducer(connection, self.options)
             self._admin = Admin(connection)
         return self
 
@@ -77,16 +80,18 @@ class Client:
 
     async def _close(self, *, orderly: bool) -> None:
         self._closed = True
-        connection, producer = self._connection, self._producer
-        if connection is None or producer is None or connection.closed:
+        connection, producer, keyed = self._connection, self._producer, self._keyed
+        if connection is None or producer is None or keyed is None or connection.closed:
             return
         try:
             if orderly:
                 await asyncio.gather(*[subscription.close() for subscription in list(self._subscriptions)])
+                await keyed.close()
                 await producer.close()
         finally:
             for subscription in list(self._subscriptions):
                 await subscription.abandon()
+            await keyed.abort(ClosedError("the client has been closed"))
             await producer.abort(ClosedError("the client has been closed"))
             await connection.close()
 
@@ -109,6 +114,7 @@ class Client:
         headers: HeadersInput = None,
         timestamp: datetime | int | None = None,
         timeout: float | None = None,
+        idempotency_key: bytes | str | None = None,
     ) -> asyncio.Future[Ack]:
         """Publish one record.
 
@@ -125,6 +131,12 @@ class Client:
                 Unix epoch; None: now.
             timeout: seconds to try; None: ``delivery_timeout``. A shorter one
                 ends the waiting, not the delivery: the record may yet be stored.
+            idempotency_key: of at most 256 bytes; text is encoded as UTF-8. Whoever publishes
+                the same key to the topic again within its ``idempotency_ttl_ms`` is answered with
+                the place of the first record (``Ack.duplicate``), and nothing is stored: what
+                makes a program that starts again safe. Records with keys of one topic leave in
+                order, those of one turn of the event loop together; one request is under way at
+                a time. They are not ordered with those without.
 
         Returns:
             A future of where the record stands, fsynced on a majority. It
@@ -141,6 +153,10 @@ class Client:
         producer = self._producer
         if producer is None:
             raise _not_open(self._closed)
+        if idempotency_key is not None:
+            return self._keyed_publisher.publish(
+                topic, value, key, headers, timestamp, timeout, idempotency_key
+            )
         return producer.publish(topic, value, key, headers, timestamp, timeout)
 
     def send(
@@ -192,6 +208,7 @@ class Client:
         Raises:
             HoldfastError: a record given to ``send`` since the last flush was lost; the first such error.
         """
+        await self._keyed_publisher.flush()
         await self._publisher.flush()
 
     async def drain(self) -> None:
@@ -200,6 +217,7 @@ class Client:
         Raises:
             OverloadedError: it did not empty within ``delivery_timeout``.
         """
+        await self._keyed_publisher.drain()
         await self._publisher.drain()
 
     # -- reading --------------------------------------------------------------------
@@ -358,6 +376,7 @@ class Client:
         max_record_bytes: int = 0,
         retention_ms: int = 0,
         retention_bytes: int = 0,
+        idempotency_ttl_ms: int = 0,
         if_not_exists: bool = False,
         timeout: float | None = None,
     ) -> TopicInfo:
@@ -369,15 +388,17 @@ class Client:
             max_record_bytes: largest record; 0: the broker's default.
             retention_ms: keep records this long, by append time; 0: for ever.
             retention_bytes: size a partition is trimmed to; 0: no limit.
+            idempotency_ttl_ms: for so long a repeat of an idempotency key is known, 1,000 to
+                604,800,000 (7 days); 0: the topic takes no such keys.
             if_not_exists: be content with an existing topic of as many partitions.
 
         Raises:
             TopicExistsError: there is one already.
             InvalidArgumentError: name, partitions or limits make no sense.
         """
-        limits = _limits(max_record_bytes, retention_ms, retention_bytes)
+        limits = _limits(max_record_bytes, retention_ms, retention_bytes, idempotency_ttl_ms)
         created = await self._administrator.create_topic(name, partitions, limits, if_not_exists, timeout)
-        self._publisher.forget(name)
+        self._forget(name)
         return created
 
     async def topic(self, name: str, *, timeout: float | None = None) -> TopicInfo:
@@ -403,6 +424,7 @@ class Client:
         max_record_bytes: int = 0,
         retention_ms: int = 0,
         retention_bytes: int = 0,
+        idempotency_ttl_ms: int = 0,
         timeout: float | None = None,
     ) -> TopicInfo:
         """Replace a topic's limits, all of them.
@@ -411,14 +433,16 @@ class Client:
             max_record_bytes: largest record; 0: the broker's default.
             retention_ms: milliseconds after which records are trimmed; 0: never.
             retention_bytes: size a partition is trimmed to; 0: no limit.
+            idempotency_ttl_ms: for so long a repeat of an idempotency key is known from now on,
+                those of earlier records as long as was said then; 0: no keys are taken.
 
         Raises:
             UnknownTopicError: there is none of this name.
             InvalidArgumentError: over a limit of the cluster.
         """
-        limits = _limits(max_record_bytes, retention_ms, retention_bytes)
+        limits = _limits(max_record_bytes, retention_ms, retention_bytes, idempotency_ttl_ms)
         updated = await self._administrator.update_topic(name, limits, timeout)
-        self._publisher.forget(name)
+        self._forget(name)
         return updated
 
     async def delete_topic(self, name: str, *, timeout: float | None = None) -> None:
@@ -428,7 +452,7 @@ class Client:
             UnknownTopicError: there is none of this name.
         """
         await self._administrator.delete_topic(name, timeout)
-        self._publisher.forget(name)
+        self._forget(name)
 
     async def status(self, *, timeout: float | None = None) -> ClusterInfo:
         """What the broker that is asked knows of itself and its cluster.
@@ -470,6 +494,17 @@ class Client:
         if self._producer is None:
             raise _not_open(self._closed)
         return self._producer
+
+    @property
+    def _keyed_publisher(self) -> KeyedProducer:
+        if self._keyed is None:
+            raise _not_open(self._closed)
+        return self._keyed
+
+    def _forget(self, topic: str) -> None:
+        """What was known of a topic holds no longer."""
+        self._publisher.forget(topic)
+        self._keyed_publisher.forget(topic)
 
     @property
     def _administrator(self) -> Admin:
@@ -519,9 +554,14 @@ def connect(
     return Client(endpoints, options)
 
 
-def _limits(max_record_bytes: int, retention_ms: int, retention_bytes: int) -> topics_pb2.TopicLimits:
+def _limits(
+    max_record_bytes: int, retention_ms: int, retention_bytes: int, idempotency_ttl_ms: int
+) -> topics_pb2.TopicLimits:
     return topics_pb2.TopicLimits(
-        max_record_bytes=max_record_bytes, retention_ms=retention_ms, retention_bytes=retention_bytes
+        max_record_bytes=max_record_bytes,
+        retention_ms=retention_ms,
+        retention_bytes=retention_bytes,
+        idempotency_ttl_ms=idempotency_ttl_ms,
     )
 
 

@@ -67,6 +67,9 @@ LIST_TOPICS: Method[topics_pb2.ListTopicsRequest, topics_pb2.ListTopicsResponse]
 UPDATE_TOPIC: Method[topics_pb2.UpdateTopicRequest, topics_pb2.Topic] = Method(
     "Topics", "UpdateTopic", topics_pb2.Topic
 )
+PUBLISH: Method[bus_pb2.PublishRequest, bus_pb2.PublishResponse] = Method(
+    "EventBus", "Publish", bus_pb2.PublishResponse
+)
 DELETE_TOPIC: Method[topics_pb2.DeleteTopicRequest, topics_pb2.DeleteTopicResponse] = Method(
     "Topics", "DeleteTopic", topics_pb2.DeleteTopicResponse
 )
@@ -243,21 +246,37 @@ class Connection:
         deadline = loop.time() + (self._options.timeout if timeout is None else timeout)
         backoff = self.backoff()
         while True:
-            endpoint = self.any()
-            left = deadline - loop.time()
             try:
-                return await endpoint.unary(method, request, max(min(left, _TRY_SECONDS), 0.001))
-            except grpc.aio.AioRpcError as failure:
-                error = from_rpc(failure, endpoint.address)
-                if tries is not None and (is_uncertain(error) or not said_by_broker(failure)):
-                    tries.uncertain = True
-            except grpc.aio.UsageError as failure:
-                raise ClosedError("the client has been closed") from failure
-            self.failed(endpoint, error)
-            delay = backoff.delay(error.retry_after_ms)
-            if not error.retriable or loop.time() + delay >= deadline:
-                raise error
+                return await self.attempt(method, request, deadline - loop.time(), tries)
+            except HoldfastError as error:
+                delay = backoff.delay(error.retry_after_ms)
+                if not error.retriable or loop.time() + delay >= deadline:
+                    raise
             await asyncio.sleep(delay)
+
+    async def attempt(
+        self,
+        method: Method[_Request, _Response],
+        request: _Request,
+        timeout: float,
+        tries: Tries | None = None,
+    ) -> _Response:
+        """One try of a unary call, of at most ``timeout`` seconds; the next one may go to another broker.
+
+        Raises:
+            HoldfastError: the broker's answer, or what became of the connection.
+        """
+        endpoint = self.any()
+        try:
+            return await endpoint.unary(method, request, max(min(timeout, _TRY_SECONDS), 0.001))
+        except grpc.aio.AioRpcError as failure:
+            error = from_rpc(failure, endpoint.address)
+            if tries is not None and (is_uncertain(error) or not said_by_broker(failure)):
+                tries.uncertain = True
+        except grpc.aio.UsageError as failure:
+            raise ClosedError("the client has been closed") from failure
+        self.failed(endpoint, error)
+        raise error
 
     def any(self) -> Endpoint:
         """A broker believed to answer: the one that last did, else any.

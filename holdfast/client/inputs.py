@@ -28,15 +28,15 @@ def to_bytes(value: object, field: str) -> bytes:
     )
 
 
-def to_key(key: object) -> bytes:
+def to_key(key: object, field: str = "key") -> bytes:
     """A key's bytes; text is encoded as UTF-8.
 
     Raises:
         InvalidArgumentError: it is neither text nor bytes.
     """
     if isinstance(key, str):
-        return _utf8(key, "key")
-    return to_bytes(key, "key")
+        return _utf8(key, field)
+    return to_bytes(key, field)
 
 
 def to_headers(headers: HeadersInput, extra: Headers | None = None) -> Headers | None:

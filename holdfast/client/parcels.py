@@ -180,7 +180,7 @@ class Parcel:
         if self.futures is not None:
             partition = self.queue.number
             offsets = range(base_offset, base_offset + self.count)
-            acks = map(_make_ack, zip(repeat(topic), repeat(partition), offsets, strict=False))
+            acks = map(_make_ack, zip(repeat(topic), repeat(partition), offsets, repeat(False), strict=False))
             for future, ack in zip(self.futures, acks, strict=True):
                 if future is not None and not future.done():
                     future.set_result(ack)

@@ -81,10 +81,19 @@ class SyncClient:
         headers: HeadersInput = None,
         timestamp: datetime | int | None = None,
         timeout: float | None = None,
+        idempotency_key: bytes | str | None = None,
     ) -> Ack:
         """Publish one record and wait for it. See ``Client.publish``."""
         return self._run(
-            self._publish(topic, value, key, headers=headers, timestamp=timestamp, timeout=timeout)
+            self._publish(
+                topic,
+                value,
+                key,
+                headers=headers,
+                timestamp=timestamp,
+                timeout=timeout,
+                idempotency_key=idempotency_key,
+            )
         )
 
     def publish_many(

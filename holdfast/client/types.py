@@ -23,11 +23,17 @@ _T = TypeVar("_T")
 
 
 class Ack(NamedTuple):
-    """A record is fsynced on a majority, at this place."""
+    """A record is fsynced on a majority, at this place.
+
+    Attributes:
+        duplicate: it had been stored before under its idempotency key, perhaps by an earlier try
+            of the same call; the place is that of the first time.
+    """
 
     topic: str
     partition: int
     offset: int
+    duplicate: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,6 +251,7 @@ class TopicInfo:
         retention_ms: records older than this, by append time, are trimmed.
         retention_bytes: a larger partition is trimmed from its start.
         partition_info: empty right after creation and update.
+        idempotency_ttl_ms: for so long a repeat of an idempotency key is known; 0: the topic takes none.
     """
 
     name: str
@@ -254,6 +261,7 @@ class TopicInfo:
     retention_bytes: int
     created_at: datetime
     partition_info: tuple[PartitionInfo, ...] = ()
+    idempotency_ttl_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,16 +10,23 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import grpc
 
 from holdfast.cluster.ports import EventSink
 from holdfast.cluster.results import Completed
-from holdfast.errors import HoldfastError, OverloadedError, RecordTooLargeError, UnavailableError
+from holdfast.errors import (
+    DuplicateKeysError,
+    HoldfastError,
+    OverloadedError,
+    RecordTooLargeError,
+    UnavailableError,
+)
 from holdfast.rpc.admission import Admission
 from holdfast.rpc.bridge import EngineBridge, unwrap
 from holdfast.rpc.events import PublishHandled
+from holdfast.rpc.services.keyed_publish import KeyedPublish
 from holdfast.rpc.services.publish_request import (
     Parsed,
     Prepared,
@@ -37,6 +44,9 @@ Context = grpc.aio.ServicerContext[bytes, bytes]
 #: A message of results is sent before it grows past this many of them.
 _RESULTS_PER_MESSAGE = 4096
 _RETRY_S = 0.005
+#: Operations proposed for one publish with idempotency keys, before it is told to try again: each
+#: but the last met keys that others had just stored.
+_ROUNDS = 4
 
 
 class PublishService:
@@ -104,7 +114,11 @@ class PublishService:
             await abort(context, error)
         finally:
             seconds = time.perf_counter() - started
-            emit(_handled(seen.topic, size, seconds, reason, seen.done, _traceparent(context)))
+            handled = _handled(seen.topic, size, seconds, reason, seen.done, _traceparent(context))
+            if seen.repeats:
+                # Its topic exists, whether anything was stored or not.
+                handled = replace(handled, topic=seen.topic, repeats=seen.repeats)
+            emit(handled)
 
     async def _publish(self, raw: bytes, context: Context, seen: _Observed | None) -> bytes:
         size = len(raw)
@@ -120,12 +134,39 @@ class PublishService:
                 seen.topic = name
             topic = self._topics.cached(name) or await self._topics.find(name, timeout)
             prepared = self._encoder.prepare(request, topic)
+            if prepared.keyed is not None:
+                return await self._publish_keyed(prepared.keyed, timeout, seen)
             done = await self._bridge.propose(prepared.op, timeout)
             if seen is not None:
                 seen.done = done
             return _response(done, prepared.spread).SerializeToString()
         finally:
             self._admission.leave(size)
+
+    async def _publish_keyed(self, keyed: KeyedPublish, timeout: float, seen: _Observed | None) -> bytes:
+        """Store what is new, and answer what is not.
+
+        Raises:
+            OverloadedError: others go on storing the same keys; nothing was stored by this call.
+        """
+        now = asyncio.get_running_loop().time
+        deadline = now() + timeout
+        for _ in range(_ROUNDS):
+            if not keyed.left:
+                break
+            done = await self._bridge.propose(keyed.op(), max(0.0, deadline - now()))
+            if seen is not None:
+                seen.done = done
+            result = done.result
+            if result is not None and result.error.reason == DuplicateKeysError.reason:
+                keyed.repeated(result.marked)
+            else:
+                keyed.stored(unwrap(done)[0].append.acks)
+        if keyed.left:
+            raise OverloadedError("others publish the same idempotency keys at the same time; try again")
+        if seen is not None:
+            seen.repeats = keyed.repeats
+        return keyed.response().SerializeToString()
 
     async def publish_stream(self, requests: AsyncIterator[bytes], context: Context) -> AsyncIterator[bytes]:
         """Pipelined publishing: serialised requests in, serialised results out, in order."""
@@ -193,7 +234,7 @@ class PublishService:
         topic = self._topics.cached(entry.topic) or await self._topics.find(
             entry.topic, self._default_timeout
         )
-        prepared: Prepared = self._encoder.prepare(request, topic)
+        prepared: Prepared = self._encoder.prepare(request, topic, streamed=True)
         entry.spread = prepared.spread
         deadline = asyncio.get_running_loop().time() + self._default_timeout
         while True:
@@ -214,6 +255,7 @@ class _Observed:
 
     topic: str = ""
     done: Completed | None = None
+    repeats: int = 0
 
 
 @dataclass(eq=False, slots=True)

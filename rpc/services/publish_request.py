@@ -17,8 +17,10 @@ from google.protobuf.message import DecodeError
 
 from holdfast.cluster.commands import encode_op
 from holdfast.cluster.ports import Clock
+from holdfast.cluster.state.marks import takes_no_keys
 from holdfast.errors import RecordTooLargeError, UnknownPartitionError
 from holdfast.records import BatchLimits, check_batch, encode_batch, partition_for
+from holdfast.rpc.services.keyed_publish import KeyedPublish, check_keys
 from holdfast.rpc.services.publish_wire import OPEN_BYTES, OpenItem, open_publish
 from holdfast.rpc.settings import Limits
 from holdfast.rpc.status import invalid
@@ -28,6 +30,7 @@ _KEY = attrgetter("key")
 _VALUE = attrgetter("value")
 _TIME = attrgetter("timestamp_us")
 _HEADERS = attrgetter("headers")
+_IDEMPOTENCY_KEYS = attrgetter("idempotency_keys")
 _MAX_PRODUCER_ID = (1 << 63) - 1
 
 
@@ -46,13 +49,20 @@ class TopicFacts(Protocol):
     @property
     def max_record_bytes(self) -> int: ...
 
+    @property
+    def idempotency_ttl_ms(self) -> int: ...
+
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A framed operation, and for plain records the partition of each."""
+    """A framed operation, and for plain records the partition of each.
+
+    ``keyed``, when given, takes the place of both.
+    """
 
     op: bytes
     spread: list[int] | None
+    keyed: KeyedPublish | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,13 +107,17 @@ class PublishEncoder:
         self._clock = clock
         self._turn = itertools.count()
 
-    def prepare(self, parsed: Parsed, topic: TopicFacts) -> Prepared:
+    def prepare(self, parsed: Parsed, topic: TopicFacts, *, streamed: bool = False) -> Prepared:
         """The operation that appends the request's records.
+
+        Args:
+            streamed: of a PublishStream, which takes no idempotency keys.
 
         Raises:
             InvalidArgumentError: a field is missing, out of range or contradicts another.
             UnknownPartitionError: the topic has no such partition.
             MalformedBatchError, CorruptBatchError, RecordTooLargeError: of a batch.
+            FailedPreconditionError: the topic takes no idempotency keys.
         """
         request = parsed.message
         if request.producer_id > _MAX_PRODUCER_ID:
@@ -112,17 +126,56 @@ class PublishEncoder:
         if batches:
             if request.records:
                 raise invalid("records", "send records or batches, not both in one request")
-            return self._prepare_batches(request, batches, topic)
+            if request.idempotency_keys:
+                raise invalid("idempotency_keys", "those of a batch's records go into the batch's own field")
+            # A request that was taken apart by hand has none.
+            if parsed.batches is None and any(map(_IDEMPOTENCY_KEYS, request.batches)):
+                return self._prepare_keyed_batches(request, topic, streamed=streamed)
+            op, blobs = self._append_batches(request, batches, topic)
+            return Prepared(encode_op(op, blobs), None)
         if not request.records:
             raise invalid("records", "the request holds neither records nor batches")
-        return self._prepare_records(request, topic)
+        if request.idempotency_keys:
+            return self._prepare_keyed_records(request, topic, streamed=streamed)
+        op, blobs, spread, _ = self._append_records(request, topic)
+        return Prepared(encode_op(op, blobs), spread)
 
-    def _prepare_batches(
+    def _prepare_keyed_batches(
+        self, request: bus_pb2.PublishRequest, topic: TopicFacts, *, streamed: bool
+    ) -> Prepared:
+        op, blobs = self._append_batches(request, request.batches, topic)
+        keys: list[bytes] = []
+        callers: list[range] = []
+        for item, facts in zip(request.batches, op.append.batches, strict=True):
+            own = item.idempotency_keys[:] or [b""] * facts.count
+            check_keys("batches.idempotency_keys", own, facts.count)
+            callers.append(range(len(keys), len(keys) + facts.count))
+            keys += own
+        if not any(keys):
+            return Prepared(encode_op(op, blobs), None)
+        _check_keyed(request, topic, streamed=streamed)
+        batches = zip(op.append.batches, blobs, strict=True)
+        return Prepared(b"", None, KeyedPublish(topic.id, batches, callers, keys))
+
+    def _prepare_keyed_records(
+        self, request: bus_pb2.PublishRequest, topic: TopicFacts, *, streamed: bool
+    ) -> Prepared:
+        keys = request.idempotency_keys[:]
+        check_keys("idempotency_keys", keys, len(request.records))
+        if any(keys):
+            _check_keyed(request, topic, streamed=streamed)
+        op, blobs, spread, callers = self._append_records(request, topic)
+        if not any(keys):
+            return Prepared(encode_op(op, blobs), spread)
+        batches = zip(op.append.batches, blobs, strict=True)
+        return Prepared(b"", None, KeyedPublish(topic.id, batches, callers, keys))
+
+    def _append_batches(
         self,
         request: bus_pb2.PublishRequest,
         batches: Iterable[bus_pb2.PartitionBatch | OpenItem],
         topic: TopicFacts,
-    ) -> Prepared:
+    ) -> tuple[log_pb2.Op, list[bytes]]:
         op = log_pb2.Op()
         append = op.append
         append.topic_id = topic.id
@@ -158,9 +211,12 @@ class PublishEncoder:
                 max_timestamp_us=facts.max_timestamp_us,
             )
         self._check_total(total)
-        return Prepared(encode_op(op, blobs), None)
+        return op, blobs
 
-    def _prepare_records(self, request: bus_pb2.PublishRequest, topic: TopicFacts) -> Prepared:
+    def _append_records(
+        self, request: bus_pb2.PublishRequest, topic: TopicFacts
+    ) -> tuple[log_pb2.Op, list[bytes], list[int], Iterable[list[int]]]:
+        """The operation, its batches, the partition of each record, and the records of each batch."""
         # Column by column: one C-speed pass each instead of Python per record.
         records = list(request.records)
         keys = list(map(_KEY, records))
@@ -197,7 +253,7 @@ class PublishEncoder:
                 max_timestamp_us=facts.max_timestamp_us,
             )
         self._check_total(sum(map(len, blobs)))
-        return Prepared(encode_op(op, blobs), spread)
+        return op, blobs, spread, groups.values()
 
     def _spread(self, request: bus_pb2.PublishRequest, topic: TopicFacts, keys: list[bytes]) -> list[int]:
         """The partition of each record. Those without a key stay together, in the next partition round."""
@@ -218,6 +274,18 @@ class PublishEncoder:
                 f"the request holds {size} bytes of batches; at most {self._max_request_bytes}",
                 metadata={"field": "batches", "limit": str(self._max_request_bytes)},
             )
+
+
+def _check_keyed(request: bus_pb2.PublishRequest, topic: TopicFacts, *, streamed: bool) -> None:
+    if streamed:
+        raise invalid("idempotency_keys", "a PublishStream takes none: send these records by Publish")
+    if request.producer_id:
+        raise invalid(
+            "idempotency_keys",
+            "a request has a producer_id or idempotency keys, not both: a key alone makes a retry safe",
+        )
+    if not topic.idempotency_ttl_ms:
+        raise takes_no_keys(topic.name)
 
 
 def add_positions(response: bus_pb2.PublishResponse, spread: list[int]) -> None:

@@ -43,6 +43,7 @@ class BrokerGauges:
     accepting_writes: bool
     followers: tuple[FollowerLag, ...] = ()
     groups: tuple[GroupLag, ...] = ()
+    marks: int = 0
 
 
 #: name -> (description, unit, value)
@@ -58,6 +59,7 @@ _SIMPLE: dict[str, tuple[str, str, Callable[[BrokerGauges], int]]] = {
     "holdfast.storage.quota": ("Bound on the bytes in use", "By", lambda g: g.quota_bytes),
     "holdfast.storage.disk_free": ("Free bytes in the file system", "By", lambda g: g.disk_free_bytes),
     "holdfast.storage.writable": ("0 while publishes are refused", "1", lambda g: int(g.accepting_writes)),
+    "holdfast.idempotency.marks": ("Idempotency keys remembered; 0 on followers", "{key}", lambda g: g.marks),
 }
 
 

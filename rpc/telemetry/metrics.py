@@ -53,6 +53,7 @@ def handlers(meter: Meter) -> dict[type, Handler]:
         "holdfast.publish.batch", "{record}", "Records per request",
         explicit_bucket_boundaries_advisory=_COUNT_BUCKETS,
     )  # fmt: skip
+    repeats = counter("holdfast.idempotency.repeats", "{record}", "Records stored before under their keys")
     rejections = counter("holdfast.rejections", "{call}", "Calls refused, by reason")
     queued = latency("holdfast.queue.duration", "From proposal to append")
     replicate = latency("holdfast.replicate.duration", "From append to commit by a majority")
@@ -95,6 +96,8 @@ def handlers(meter: Meter) -> dict[type, Handler]:
         published.add(event.records, labels)
         published_bytes.add(event.bytes, labels)
         batch.record(event.records, labels)
+        if event.repeats:
+            repeats.add(event.repeats, labels)
 
     def on_entry(event: engine.ProposalTimings) -> None:
         queued.record(event.queued_s)

@@ -146,6 +146,28 @@ def test_a_csv_file_is_published_by_key(holdfast: Holdfast, tmp_path: Path) -> N
     assert json.loads(rows[0]["value"])["tail"] == rows[0]["key"]
 
 
+def test_idempotency_keys(holdfast: Holdfast, tmp_path: Path) -> None:
+    assert (
+        "--idempotency-ttl"
+        in holdfast("topic", "create", "none-yet", "--idempotency-ttl", "x", status=2).stderr
+    )
+    holdfast("topic", "create", "paid", "-p", "3", "--idempotency-ttl", "1h")
+    changed = _json(holdfast("topic", "update", "paid", "--retention", "7d", "--json"))
+    assert changed["idempotency_ttl_ms"] == 3_600_000, "limits that were not named stay"
+    assert "idempotency keys are known for 1h" in holdfast("topic", "describe", "paid").stdout
+    (tmp_path / "paid.csv").write_text("order,amount\n" + "".join(f"o{n},{n}\n" for n in range(50)))
+    publish = ("publish", "paid", "--file", "paid.csv", "--key", "order", "--idempotency-key", "order")
+    first = _json(holdfast(*publish, "--json"))
+    assert (first["published"], first["repeated"], len(first["partitions"])) == (50, 0, 3)
+    assert "published 0 records to paid; 50 records had been published before" in holdfast(*publish).stdout
+    single = ("publish", "paid", "x", "--idempotency-key", "o7", "--json")
+    assert _json(holdfast(*single)) == {"topic": "paid", "published": 0, "repeated": 1, "partitions": []}
+    assert len(_lines(holdfast("replay", "paid", "--json"))) == 50
+    (tmp_path / "bad.ndjson").write_text('{"order": "o50"}\n{"order": null}\n')
+    error = holdfast("publish", "paid", "--file", "bad.ndjson", "--idempotency-key", "order", status=1).stderr
+    assert "bad.ndjson line 2: field 'order' is empty" in error
+
+
 def test_bad_input_stops_with_its_line_and_says_what_was_published(
     holdfast: Holdfast, tmp_path: Path
 ) -> None:
@@ -235,6 +257,8 @@ def test_cluster_status_and_digest(holdfast: Holdfast) -> None:
         (["publish", "t", "--file", "missing.csv"], 1, "missing.csv: No such file"),
         (["publish", "t", "--file", "missing.parquet"], 1, "--format"),
         (["topic", "update", "t"], 2, "nothing to change"),
+        (["publish", "t", "x", "y", "--idempotency-key", "k"], 2, "would pass for repeats"),
+        (["publish", "t", "--file", "x.txt", "--idempotency-key", "k"], 2, "lines have no fields"),
         (["topic", "create", "t", "-p", "0"], 2, "greater than or equal to 1"),
         (["consume", "t", "-g", "g", "--from", "7"], 2, "a group starts at"),
         (["replay", "t", "-e", "nonsense"], 2, "'nonsense' is not host:port"),

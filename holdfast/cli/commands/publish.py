@@ -43,6 +43,15 @@ def publish(
             help="NDJSON and CSV: the field of the event time (ISO 8601, or seconds); else the time itself.",
         ),
     ] = None,
+    idempotency_key: Annotated[
+        str | None,
+        typer.Option(
+            "--idempotency-key",
+            metavar="FIELD",
+            help="NDJSON and CSV: the field by which a record that was published before is known; "
+            "of a single value: the key itself. The topic needs --idempotency-ttl.",
+        ),
+    ] = None,
     endpoints: Endpoints = DEFAULT_ENDPOINTS,
     timeout: Annotated[
         float, typer.Option("--timeout", metavar="SECONDS", help="Give up on a record after this long.")
@@ -56,6 +65,6 @@ def publish(
     from holdfast.cli.publishing import open_source, publish_all
     from holdfast.cli.session import with_client
 
-    with open_source(values or [], file, kind, Fields(key, timestamp)) as source:
+    with open_source(values or [], file, kind, Fields(key, timestamp, idempotency_key)) as source:
         published = with_client(endpoints, lambda bus: publish_all(bus, topic, source, timeout))
     published.show(as_json=as_json)

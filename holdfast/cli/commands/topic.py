@@ -29,6 +29,14 @@ MaxRecord = Annotated[
     str | None,
     typer.Option("--max-record", metavar="SIZE", help="Largest record (1MiB); 'none': the broker's default."),
 ]
+IdempotencyTtl = Annotated[
+    str | None,
+    typer.Option(
+        "--idempotency-ttl",
+        metavar="DURATION",
+        help="Know repeats of idempotency keys for so long (1s to 7d); 'none': take no keys.",
+    ),
+]
 _TIMEOUT = 10.0
 
 
@@ -41,6 +49,7 @@ def create(
     retention: Retention = None,
     retention_size: RetentionSize = None,
     max_record: MaxRecord = None,
+    idempotency_ttl: IdempotencyTtl = None,
     if_not_exists: Annotated[
         bool,
         typer.Option(
@@ -52,7 +61,7 @@ def create(
     as_json: Json = False,
 ) -> None:
     """Create a topic."""
-    limits = _limits(retention, retention_size, max_record)
+    limits = _limits(retention, retention_size, max_record, idempotency_ttl)
     from holdfast.cli.session import with_client
 
     topic = with_client(
@@ -103,14 +112,17 @@ def update(
     retention: Retention = None,
     retention_size: RetentionSize = None,
     max_record: MaxRecord = None,
+    idempotency_ttl: IdempotencyTtl = None,
     endpoints: Endpoints = DEFAULT_ENDPOINTS,
     timeout: Timeout = _TIMEOUT,
     as_json: Json = False,
 ) -> None:
     """Change a topic's limits; those not named stay."""
-    changes = _limits(retention, retention_size, max_record)
+    changes = _limits(retention, retention_size, max_record, idempotency_ttl)
     if not changes:
-        raise typer.BadParameter("nothing to change: give --retention, --retention-size or --max-record.")
+        raise typer.BadParameter(
+            "nothing to change: give --retention, --retention-size, --max-record or --idempotency-ttl."
+        )
     from holdfast.cli.session import with_client
 
     _show(with_client(endpoints, lambda bus: _update(bus, name, changes, timeout)), as_json)
@@ -146,18 +158,25 @@ def delete(
 async def _update(bus: Any, name: str, changes: dict[str, int], timeout: float) -> Any:
     # An update replaces all limits on the wire; what is not named is sent as it stands.
     topic = await bus.topic(name, timeout=timeout)
-    kept = {limit: getattr(topic, limit) for limit in ("max_record_bytes", "retention_ms", "retention_bytes")}
+    limits = ("max_record_bytes", "retention_ms", "retention_bytes", "idempotency_ttl_ms")
+    kept = {limit: getattr(topic, limit) for limit in limits}
     return await bus.update_topic(name, timeout=timeout, **(kept | changes))
 
 
-def _limits(retention: str | None, retention_size: str | None, max_record: str | None) -> dict[str, int]:
+def _limits(
+    retention: str | None, retention_size: str | None, max_record: str | None, idempotency_ttl: str | None
+) -> dict[str, int]:
     """The limits that were given, 0 for "none"."""
     found: dict[str, int] = {}
-    if retention is not None:
-        try:
-            found["retention_ms"] = 0 if retention == "none" else parse_duration_us(retention) // 1000
-        except ValueError as error:
-            raise typer.BadParameter(f"{error}.", param_hint="'--retention'") from None
+    for option, text, name in (
+        ("--retention", retention, "retention_ms"),
+        ("--idempotency-ttl", idempotency_ttl, "idempotency_ttl_ms"),
+    ):
+        if text is not None:
+            try:
+                found[name] = 0 if text == "none" else parse_duration_us(text) // 1000
+            except ValueError as error:
+                raise typer.BadParameter(f"{error}.", param_hint=f"'{option}'") from None
     for option, text, name in (
         ("--retention-size", retention_size, "retention_bytes"),
         ("--max-record", max_record, "max_record_bytes"),
@@ -175,6 +194,7 @@ def _as_dict(topic: Any) -> dict[str, Any]:
         "max_record_bytes": topic.max_record_bytes or None,
         "retention_ms": topic.retention_ms or None,
         "retention_bytes": topic.retention_bytes or None,
+        "idempotency_ttl_ms": topic.idempotency_ttl_ms or None,
         "created_at": topic.created_at.isoformat(),
     }
     if topic.partition_info:
@@ -204,7 +224,10 @@ def _show(topic: Any, as_json: bool) -> None:
     if topic.max_record_bytes:
         limits.append(f"records of at most {human_bytes(topic.max_record_bytes)}")
     many = "partition" if topic.partitions == 1 else "partitions"
-    print(f"{topic.name}: {topic.partitions} {many}; {', '.join(limits) or 'records are kept for ever'}")
+    kept = ", ".join(limits) or "records are kept for ever"
+    if topic.idempotency_ttl_ms:
+        kept += f"; idempotency keys are known for {human_duration(topic.idempotency_ttl_ms)}"
+    print(f"{topic.name}: {topic.partitions} {many}; {kept}")
     if topic.partition_info:
         print_table(
             ["PARTITION", "START", "END", "RECORDS", "SIZE"],

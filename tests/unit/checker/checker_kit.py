@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from holdfast.chaos.checker.history import (
     Acked,
     Assigned,
     Committed,
     Delivered,
     Event,
+    Keyed,
     OffsetRead,
     Outcome,
     Publish,
@@ -47,6 +50,31 @@ def ok(
         offset=offset,
         idempotent=idempotent,
     )
+
+
+def keyed(
+    value: str,
+    key: str,
+    offset: int | None,
+    *,
+    partition: int = 0,
+    at: float = 1.0,
+    ended: float = 9.0,
+    duplicate: bool = False,
+    outcome: Outcome = OK,
+    window: float = 10.0,
+) -> Keyed:
+    """A publish under an idempotency key, acknowledged unless said otherwise."""
+    place = None if offset is None else partition
+    return Keyed("c", "t", key, value, window, at, ended, outcome, place, offset, duplicate)
+
+
+def timed(values: str, seconds: list[float], partition: int = 0) -> list[Event]:
+    """The partition as all nodes hold it in the end; a batch per record, and when it was appended."""
+    times = [(offset, int(at * 1_000_000)) for offset, at in enumerate(seconds)]
+    return [
+        msgspec.structs.replace(replica(node, values, partition=partition), appended=times) for node in NODES
+    ]
 
 
 def other(value: str, outcome: Outcome, number: int = 0, *, producer: str = "q", at: float = 1.0) -> Publish:

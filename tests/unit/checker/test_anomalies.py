@@ -20,6 +20,7 @@ from .checker_kit import (
     created,
     deleted,
     delivered,
+    keyed,
     log,
     offset_read,
     ok,
@@ -27,6 +28,7 @@ from .checker_kit import (
     read,
     replica,
     rest,
+    timed,
 )
 
 Told = Callable[[Consensus], None]
@@ -53,6 +55,46 @@ HISTORIES: dict[str, tuple[str, list[Event]]] = {
         "duplicate-record",
         [*log("a"), *rest("a", partition=1)],
     ),
+    "a key twice within its window": (
+        "repeated-key",
+        [keyed("a", "k", 0), keyed("b", "k", 1), *timed("ab", [5, 14.9])],
+    ),
+    "a key twice, in two partitions": (
+        "repeated-key",
+        [
+            keyed("a", "k", 0),
+            keyed("b", "k", 0, partition=1, outcome=UNKNOWN),
+            *timed("a", [5]),
+            *timed("b", [6], partition=1),
+        ],
+    ),
+    "a key twice, and nothing says when": (
+        "repeated-key",
+        [keyed("a", "k", 0, at=1), keyed("b", "k", 1, at=900, ended=901), *rest("ab")],
+    ),
+    "a repeat is answered with another key's place": (
+        "repeated-key",
+        [keyed("a", "k", 0), keyed("b", "l", 1), keyed("c", "k", 1, duplicate=True), *rest("ab")],
+    ),
+    "a repeat is called new": ("repeated-key", [keyed("a", "k", 0), keyed("b", "k", 0), *rest("a")]),
+    "a repeat is answered with a place that is over": (
+        "repeated-key",
+        [
+            keyed("a", "k", 0, at=1, ended=2),
+            keyed("b", "k", 1, at=20, ended=21),
+            keyed("c", "k", 0, at=22, ended=23, duplicate=True),
+            *timed("ab", [1.5, 20.5]),
+        ],
+    ),
+    "a repeat is answered with a place where nothing is": (
+        "lost-record",
+        [keyed("a", "k", 0), keyed("b", "k", 1, duplicate=True), *rest("a")],
+    ),
+    "a failed publish with a key is there": (
+        "failed-record",
+        [keyed("a", "k", None, outcome=FAIL), *rest("a")],
+    ),
+    "more offsets than keyed records": ("unpublished-record", [keyed("a", "k", 3), *rest("", 4)]),
     "a failed publish is there": ("failed-record", [other("a", FAIL), *rest("a")]),
     "a record from nowhere": ("unpublished-record", [*log("ab")[:2], *rest("abz")]),
     "a replica misses one in the middle": (

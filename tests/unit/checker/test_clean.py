@@ -21,12 +21,14 @@ from .checker_kit import (
     created,
     deleted,
     delivered,
+    keyed,
     log,
     offset_read,
     ok,
     other,
     read,
     rest,
+    timed,
 )
 
 HISTORIES: dict[str, list[Event]] = {
@@ -39,6 +41,38 @@ HISTORIES: dict[str, list[Event]] = {
         other("d", UNKNOWN, 1),
         other("e", FAIL, 2),
         *rest("abd"),
+    ],
+    "repeats of a key, answered with its place": [
+        keyed("a", "k", 0),
+        keyed("b", "k", 0, at=2, duplicate=True),
+        keyed("c", "l", 1),
+        keyed("d", "l", None, outcome=UNKNOWN),
+        *timed("ac", [1.5, 2.5]),
+    ],
+    "a key again when its window is over, to the microsecond": [
+        keyed("a", "k", 0, ended=2),
+        keyed("b", "k", 1, at=11, ended=12),
+        keyed("c", "k", 1, at=13, ended=14, duplicate=True),
+        *timed("ab", [1.5, 11.5]),
+    ],
+    "a repeat that was asked before the next record of its key was known": [
+        keyed("a", "k", 0, ended=2),
+        keyed("b", "k", 1, at=11, ended=15),
+        keyed("c", "k", 0, at=10, ended=16, duplicate=True),
+        *timed("ab", [1.5, 11.5]),
+    ],
+    "an earlier try of the same call had stored it": [keyed("a", "k", 0, duplicate=True), *rest("a")],
+    "one key in two topics": [
+        keyed("a", "k", 0),
+        msgspec.structs.replace(keyed("b", "k", 0), topic="u"),
+        *rest("a"),
+        *[msgspec.structs.replace(event, topic="u") for event in rest("b")],
+    ],
+    "a repeat of what retention has removed": [
+        keyed("a", "k", 0),
+        keyed("b", "k", 0, duplicate=True),
+        keyed("c", "l", 1),
+        *rest("c", 1),
     ],
     "an unknown publish turns up late": [
         ok("a", 0, at=1, ended=2),

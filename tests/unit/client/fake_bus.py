@@ -13,6 +13,7 @@ from google.rpc import error_details_pb2, status_pb2
 
 from holdfast.errors import (
     HoldfastError,
+    InternalError,
     NoLeaderError,
     OffsetOutOfRangeError,
     OutcomeUnknownError,
@@ -61,6 +62,12 @@ class FakeCluster:
         self.replays: list[bus_pb2.ReplayRequest] = []
         self.committed: dict[tuple[str, int], int] = {}
         self.requests = 0
+        #: Of all topics.
+        self.idempotency_ttl_ms = 3_600_000
+        #: Unary publishes: how many records each had; how many are under way, and were at most.
+        self.calls: list[int] = []
+        self.under_way = 0
+        self.most_under_way = 0
         self.corrupt_next_replay = False
         #: Subscriptions get whole batches, credit allowing, and not record by record.
         self.whole_batches = False
@@ -115,6 +122,7 @@ class FakeNode:
                 _service(
                     "EventBus", streams={"PublishStream": (self._publish_stream, bus_pb2.PublishRequest)}
                 ),
+                _service("EventBus", calls={"Publish": (self._publish, bus_pb2.PublishRequest)}),
                 _service("EventBus", streams={"Subscribe": (self._subscribe, bus_pb2.SubscribeRequest)}),
                 _service("EventBus", downloads={"Replay": (self._replay, bus_pb2.ReplayRequest)}),
                 _service("Cluster", calls={"GetStatus": (self._status, cluster_pb2.GetStatusRequest)}),
@@ -168,7 +176,8 @@ class FakeNode:
         if broker is None:
             await fail(context, UnknownTopicError(f"no topic {request.name}"))
             raise AssertionError
-        return topics_pb2.Topic(name=request.name, partitions=len(broker.logs))
+        limits = topics_pb2.TopicLimits(idempotency_ttl_ms=self._cluster.idempotency_ttl_ms)
+        return topics_pb2.Topic(name=request.name, partitions=len(broker.logs), limits=limits)
 
     async def _known(self, topic: str, context: Context) -> ModelBroker:
         if topic not in self._cluster.topics:
@@ -180,6 +189,41 @@ class FakeNode:
             await fail(context, self._cluster.call_faults.popleft())
 
     # -- publishing ---------------------------------------------------------------
+
+    async def _publish(self, request: bus_pb2.PublishRequest, context: Context) -> bus_pb2.PublishResponse:
+        """A unary publish, which here means: with idempotency keys."""
+        cluster = self._cluster
+        cluster.calls.append(len(request.records))
+        cluster.under_way += 1
+        cluster.most_under_way = max(cluster.most_under_way, cluster.under_way)
+        try:
+            await asyncio.sleep(0)
+            fault = cluster.faults.popleft() if cluster.faults else ""
+            refusals: dict[str, HoldfastError] = {
+                "overloaded": OverloadedError("full", retry_after_ms=1),
+                "move": NoLeaderError("moved", retry_after_ms=1),
+                "unknown, not stored": OutcomeUnknownError("who knows", retry_after_ms=1),
+                "unknown topic": UnknownTopicError("not known here"),
+            }
+            if fault == "move":
+                cluster.move_leader()
+            if fault in refusals:
+                await fail(context, refusals[fault])
+            if fault == "cut":
+                await context.abort(grpc.StatusCode.UNAVAILABLE, "cut")
+            try:
+                response = cluster.broker(request.topic).publish_keyed(request)
+            except HoldfastError as refused:
+                await fail(context, refused)
+            if fault == "lost":
+                await context.abort(grpc.StatusCode.UNAVAILABLE, "lost")
+            if fault == "unknown, stored":
+                await fail(context, OutcomeUnknownError("who knows", retry_after_ms=1))
+            if fault == "internal, stored":
+                await fail(context, InternalError("oh"))
+            return response
+        finally:
+            cluster.under_way -= 1
 
     async def _publish_stream(
         self, requests: AsyncIterator[bus_pb2.PublishRequest], context: Context

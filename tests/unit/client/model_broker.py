@@ -35,6 +35,8 @@ class ModelBroker:
         #: Base offset and bytes of each batch.
         self.batches: list[list[tuple[int, bytes]]] = [[] for _ in range(partitions)]
         self.rows: dict[tuple[int, int], Row] = {}
+        #: Idempotency key -> where its record is.
+        self.marks: dict[bytes, tuple[int, int]] = {}
 
     #: The next request comes from a stream its client has left.
     ghostly = False
@@ -69,6 +71,26 @@ class ModelBroker:
             response.acks.add(partition=number, base_offset=len(log), count=count)
             self.batches[number].append((len(log), part.batch))
             log.extend(values[number])
+        return response
+
+    def publish_keyed(self, request: bus_pb2.PublishRequest) -> bus_pb2.PublishResponse:
+        """Plain records with an idempotency key each; they go into partition 0.
+
+        Raises:
+            HoldfastError: refused.
+        """
+        if len(request.idempotency_keys) != len(request.records) or request.producer_id:
+            raise InternalError("not what this model is for")
+        if any(record.value == POISON for record in request.records):
+            raise RecordTooLargeError("poison")
+        response = bus_pb2.PublishResponse()
+        for record, key in zip(request.records, request.idempotency_keys, strict=True):
+            known = self.marks.get(key)
+            if known is None:
+                self.marks[key] = (0, len(self.logs[0]))
+                self.logs[0].append(record.value)
+            partition, offset = self.marks[key]
+            response.positions.add(partition=partition, offset=offset, duplicate=known is not None)
         return response
 
     def _check(self, request: bus_pb2.PublishRequest, part: bus_pb2.PartitionBatch, count: int) -> None:

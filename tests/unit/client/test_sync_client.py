@@ -60,6 +60,14 @@ def test_the_whole_of_it(cluster: FakeCluster) -> None:
         assert list(bus.statuses()) == cluster.endpoints
 
 
+def test_idempotency_keys(cluster: FakeCluster) -> None:
+    with holdfast.connect_sync(cluster.endpoints) as bus:
+        bus.create_topic("t", partitions=1)
+        assert bus.publish("t", b"0", idempotency_key="order-17") == holdfast.Ack("t", 0, 0)
+        assert bus.publish("t", b"1", idempotency_key="order-17") == holdfast.Ack("t", 0, 0, duplicate=True)
+        assert cluster.values("t") == [[b"0"]]
+
+
 def test_many_threads(cluster: FakeCluster) -> None:
     with holdfast.connect_sync(cluster.endpoints) as bus:
         bus.create_topic("t")

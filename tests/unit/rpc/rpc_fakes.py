@@ -10,6 +10,7 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
 from holdfast.cluster import commands
+from holdfast.cluster.ports import EventSink
 from holdfast.cluster.results import Completed, EngineStatus, Progress, Role
 from holdfast.cluster.state.machine import StateMachine
 from holdfast.errors import HoldfastError
@@ -105,16 +106,19 @@ def make_engine() -> FakeEngine:
 class Served:
     """The services over a fake engine on a real gRPC port."""
 
-    def __init__(self, engine: FakeEngine, limits: Limits | None = None) -> None:
+    def __init__(
+        self, engine: FakeEngine, limits: Limits | None = None, emit: EventSink | None = None
+    ) -> None:
         self.engine = engine
         self.limits = limits or Limits()
+        self.emit = emit
         self.admission = Admission(self.limits.max_inflight_calls, self.limits.max_inflight_bytes)
 
     async def __aenter__(self) -> Served:
         engine, limits = self.engine, self.limits
         cache = TopicCache(engine.store, engine.bridge)
         publish = PublishService(
-            engine.bridge, cache, PublishEncoder(limits, SystemClock()), self.admission, limits
+            engine.bridge, cache, PublishEncoder(limits, SystemClock()), self.admission, limits, self.emit
         )
         self.topology = Topology(make())
         self.server = server.create()

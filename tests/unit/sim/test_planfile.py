@@ -33,9 +33,17 @@ def test_a_line_may_have_an_order() -> None:
     assert str(drawn).splitlines()[1] == "  order drawn from 1.2500 s to 2.5000 s (0.50 of the moments)"
 
 
+def test_a_line_may_have_guests() -> None:
+    invited = replace(GOOD, guests=("keyed",))
+    assert to_line(invited) == to_line(GOOD)[:-1] + ',"guests":["keyed"]}'
+    assert from_line(to_line(invited)) == invited
+    assert str(invited).splitlines()[1] == "  with keyed"
+
+
 @pytest.mark.parametrize(
     ("before", "after", "message"),
     [
+        ("]}", '],"guests":["nobody"]}', "no guests 'nobody'"),
         ('"crash"', '"meteor"', "no fault of kind 'meteor'"),
         ('"leader"', '"n4"', "no node 'n4'"),
         ('"n2"', '"leader"', "no node 'leader'|or no node 'leader'"),

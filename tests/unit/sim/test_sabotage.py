@@ -48,6 +48,7 @@ WANTED: dict[str, set[str]] = {
     "offsets go back": {"offsets_go_back"},
     "records are skipped": {"skip_at_start"},
     "an acknowledgement is overlooked": {"late_committer"},
+    "idempotency keys are forgotten": {"marks_by_wall_clock", "repair_forgets_keys"},
 }
 
 

@@ -17,6 +17,7 @@ from holdfast.chaos.sim.services import ClientProcess, Front, address_of
 from holdfast.chaos.sim.workloads import Workloads
 from holdfast.chaos.sim.world import TICKS, World
 from holdfast.client.options import ClientOptions
+from holdfast.client.types import Ack
 from holdfast.cluster.state.machine import StateMachine
 from holdfast.errors import DeadlineExceededError, UnavailableError
 
@@ -147,6 +148,40 @@ def test_publish_consume_and_replay_through_a_leaders_crash(stage: Stage) -> Non
     assert stage.until(consuming) == values
     stage.start(leader.node_id)
     assert stage.run(replay(reader), reader) == values
+
+
+def test_a_publish_with_a_key_is_repeated_at_the_next_leader(stage: Stage) -> None:
+    """The first try is in the log when its leader dies, and its answer is lost."""
+    process, sim = stage.program(), stage.sim
+
+    async def publish(value: bytes) -> Ack:
+        async with process.client(OPTIONS) as bus:
+            await bus.create_topic("t", partitions=1, idempotency_ttl_ms=60_000, if_not_exists=True)
+            sent.append(value)
+            return await bus.publish("t", value, idempotency_key="order-17")
+
+    async def replay() -> list[bytes]:
+        async with process.client(OPTIONS) as bus:
+            return [record.value async for record in bus.replay("t", linearizable=True)]
+
+    sent: list[bytes] = []
+    publishing = process.loop.create_task(publish(b"first"))
+    leader = sim.leader()
+    assert leader is not None
+
+    def ends() -> list[int]:
+        return sorted(node.engine.core.journal.last_index for node in sim.nodes.values() if node.engine)
+
+    assert sim.run_until(lambda: bool(sent))
+    before = max(ends())
+    assert sim.run_until(lambda: ends()[1] > before), "a majority has it"
+    assert not publishing.done()
+    stage.front.death = "reset"
+    sim.crash(leader.node_id)
+    assert stage.until(publishing) == Ack("t", 0, 0, duplicate=True)
+    stage.start(leader.node_id)
+    assert stage.run(publish(b"second"), process) == Ack("t", 0, 0, duplicate=True)
+    assert stage.run(replay(), process) == [b"first"]
 
 
 def test_records_published_after_all_earlier_ones_expired_are_sent(stage: Stage) -> None:

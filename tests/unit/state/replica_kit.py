@@ -129,6 +129,32 @@ def append(
     return encode_op(log_pb2.Op(append=op), blobs)
 
 
+def digest(key: str) -> bytes:
+    """What stands for an idempotency key in the log; "-": none."""
+    return bytes(16) if key == "-" else key.encode().ljust(16, b".")
+
+
+def keyed(topic_id: int, *batches: tuple[int, str], producer: int = 0, fill: bytes = b"v") -> bytes:
+    """An AppendOp of records with idempotency keys, a letter each: ``keyed(1, (0, "ab-"))``."""
+    op = log_pb2.AppendOp(topic_id=topic_id, producer_id=producer)
+    blobs = []
+    for partition, keys in batches:
+        blob = encode_batch([fill] * len(keys))
+        marks = b"".join(map(digest, keys))
+        op.batches.add(partition=partition, count=len(keys), length=len(blob), marks=marks)
+        blobs.append(blob)
+    return encode_op(log_pb2.Op(append=op), blobs)
+
+
+def marked(result: log_pb2.OpResult) -> list[tuple[int, int, int, int]]:
+    """(batch, index, partition, offset) of each record that was stored before."""
+    return [(m.batch, m.index, m.partition, m.offset) for m in result.marked]
+
+
+def expire_marks(limit: int = 100) -> bytes:
+    return encode_op(log_pb2.Op(expire_marks=log_pb2.ExpireMarksOp(limit=limit)))
+
+
 def commit(group: str, *offsets: tuple[int, int, int]) -> bytes:
     op = log_pb2.CommitOffsetsOp(group=group)
     for topic_id, partition, offset in offsets:
