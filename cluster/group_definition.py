@@ -152,6 +152,14 @@ def fixed_conflict(wanted: Definition, has: Definition) -> GroupConflictError | 
     return None
 
 
+def difference(wanted: Definition, has: Definition) -> GroupConflictError | None:
+    """The error that names the first field in which two definitions differ; None: they are equal."""
+    for field, differs in _COMPARED:
+        if differs(wanted, has):
+            return conflict_of(field, wanted, has)
+    return None
+
+
 def conflict_of(field: str, wanted: Definition, has: Definition) -> GroupConflictError:
     """The error that names a field in which two definitions differ."""
     group_has, asked = _shown(has, field), _shown(wanted, field)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 
-from holdfast.storage.port import Reader, Table
+from holdfast.storage.port import Reader, Table, Writer
 
 _U16 = struct.Struct(">H")
 _TOPIC = struct.Struct(">I")
@@ -65,3 +65,16 @@ def first_keys(
             if len(keys) == limit:
                 break
     return keys
+
+
+def drop(w: Writer, table: Table, prefix: bytes, limit: int) -> int:
+    """Delete up to ``limit`` rows whose keys start with ``prefix``; how many."""
+    keys = first_keys(w, table, prefix, limit)
+    for key in keys:
+        w.delete(table, key)
+    return len(keys)
+
+
+def holds(r: Reader, table: Table, prefix: bytes) -> bool:
+    """Whether there is a row whose key starts with ``prefix``."""
+    return bool(first_keys(r, table, prefix, 1))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import msgspec
 
@@ -22,7 +22,7 @@ class GroupRow(msgspec.Struct, frozen=True, gc=False):
     """One group."""
 
     held: int = 0  # offsets it has committed
-    generation: int = 0  # log index of the last change of its members or owners
+    generation: int = 0  # log index of the last change of its definition, members or owners
     definition: bytes = b""  # a serialised GroupRow of log.proto; empty: not defined yet
 
 
@@ -60,6 +60,23 @@ def commit_offset(w: Writer, group: str, topic_id: int, partition: int, offset: 
     if w.get(Table.OFFSETS, key) is None:
         _add_held(w, group, 1)
     w.put(Table.OFFSETS, key, _OFFSET.pack(offset))
+
+
+def commit_offsets(w: Writer, group: str, offsets: Iterable[CommittedOffset]) -> None:
+    """Set many offsets of a group: its row, which counts them, is written once."""
+    new = 0
+    for each in offsets:
+        key = flow_keys.flow_key(group, each.topic_id, each.partition)
+        new += w.get(Table.OFFSETS, key) is None
+        w.put(Table.OFFSETS, key, _OFFSET.pack(each.offset))
+    if new:
+        _add_held(w, group, new)
+
+
+def set_generation(w: Writer, group: str, generation: int) -> None:
+    """Note that the definition, the members or the owners of a group that exists have changed."""
+    row = read(w, group) or GroupRow()
+    write(w, group, GroupRow(row.held, generation, row.definition))
 
 
 def committed(r: Reader, group: str, topic_id: int, partition: int) -> int | None:

@@ -57,6 +57,12 @@ def scan(r: Reader, group: str) -> Iterator[tuple[str, MemberRow]]:
         yield key[len(prefix) :].decode(), _decode(value)
 
 
+def ids(r: Reader, group: str) -> list[str]:
+    """The ids of a group's members, in byte order."""
+    prefix = flow_keys.group_prefix(group)
+    return [key[len(prefix) :].decode() for key, _ in flow_keys.scan_prefix(r, Table.MEMBERS, prefix)]
+
+
 def scan_all(r: Reader, after: tuple[str, str] | None = None) -> Iterator[tuple[str, str, MemberRow]]:
     """The members of all groups behind ``after``: ``(group, id, row)``."""
     start = b"" if after is None else _key(*after) + b"\x00"

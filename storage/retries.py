@@ -86,9 +86,16 @@ def scan(r: Reader, flow: bytes, start: int = 0, end: int | None = None) -> Iter
         yield _OFFSET.unpack_from(key, len(flow))[0], _decode(value)
 
 
-def scan_group(r: Reader, group: str) -> Iterator[tuple[int, int, int, RetryRow]]:
-    """The rows of all flows of a group: ``(topic id, partition, offset, row)``."""
-    for key, value in flow_keys.scan_prefix(r, Table.RETRIES, flow_keys.group_prefix(group)):
+def scan_group(
+    r: Reader, group: str, after: tuple[int, int, int] | None = None
+) -> Iterator[tuple[int, int, int, RetryRow]]:
+    """The rows of a group behind ``after``, in order: ``(topic id, partition, offset, row)``."""
+    prefix = flow_keys.group_prefix(group)
+    start = prefix
+    if after is not None:
+        topic_id, partition, offset = after
+        start = flow_keys.flow_key(group, topic_id, partition) + _OFFSET.pack(offset) + b"\0"
+    for key, value in r.scan(Table.RETRIES, start, flow_keys.after(prefix)):
         _, topic_id, partition, rest = flow_keys.split(key)
         yield topic_id, partition, _OFFSET.unpack(rest)[0], _decode(value)
 

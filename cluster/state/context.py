@@ -19,6 +19,8 @@ class EntryContext:
         time_us: the entry's stamped time, the only clock there is.
         touched: (topic id, partition) of each log whose end moved.
         topics_changed: a topic may have been created, changed or deleted.
+        groups_changed: groups whose definition or positions somebody else than their coordinator
+            has changed; it reads their rows anew.
         stored: batches stored and not yet counted as references to the entry.
     """
 
@@ -31,6 +33,7 @@ class EntryContext:
     events: EventSink | None
     touched: set[tuple[int, int]] = field(default_factory=set)
     topics_changed: bool = False
+    groups_changed: set[str] = field(default_factory=set)
     stored: int = 0
 
     def count_references(self) -> None:

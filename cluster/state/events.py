@@ -30,6 +30,11 @@ class GroupCreated:
 
 
 @dataclass(frozen=True, slots=True)
+class GroupDeleted:
+    group: str
+
+
+@dataclass(frozen=True, slots=True)
 class PartitionTrimmed:
     """Whole batches below ``start_offset`` are gone."""
 

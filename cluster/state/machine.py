@@ -18,11 +18,14 @@ from holdfast.cluster.state.append import apply_append
 from holdfast.cluster.state.catalog import Catalog
 from holdfast.cluster.state.context import EntryContext
 from holdfast.cluster.state.events import OperationRefused
+from holdfast.cluster.state.group_ops import delete_group, put_group
 from holdfast.cluster.state.limits import StateLimits
 from holdfast.cluster.state.maintenance import expire_producers, trim
 from holdfast.cluster.state.marks import expire_marks
 from holdfast.cluster.state.offsets import commit_offsets
+from holdfast.cluster.state.reshape import reshape
 from holdfast.cluster.state.results import error_result
+from holdfast.cluster.state.seek import seek_group
 from holdfast.cluster.state.topic_ops import create_topic, delete_topic, update_topic
 from holdfast.errors import HoldfastError, InternalError, InvalidArgumentError, StorageError, StorageFullError
 from holdfast.storage.port import Writer
@@ -41,6 +44,10 @@ _HANDLERS: Mapping[str, Callable[[EntryContext, Any], log_pb2.OpResult]] = {
     "trim": trim,
     "expire_producers": expire_producers,
     "expire_marks": expire_marks,
+    "put_group": put_group,
+    "reshape": reshape,
+    "seek_group": seek_group,
+    "delete_group": delete_group,
 }
 
 #: Those with one, which they are handed as its place in the entry.
@@ -48,11 +55,14 @@ _WITH_BLOB: Mapping[str, Callable[[EntryContext, Any, int, int], log_pb2.OpResul
     "append": apply_append,
 }
 
+#: Those of groups that touch no topic and no log.
+_GROUP_OPS = ("put_group", "reshape", "seek_group", "delete_group")
+
 #: Those without one that write no partition's row.
-_LEAVES_PARTITIONS = frozenset(("commit_offsets", "expire_producers", "expire_marks"))
+_LEAVES_PARTITIONS = frozenset(("commit_offsets", "expire_producers", "expire_marks", *_GROUP_OPS))
 
 #: Those that write no producer's row; a trim may be a step of a topic's deletion.
-_LEAVES_PRODUCERS = frozenset(("commit_offsets", "create_topic", "update_topic", "expire_marks"))
+_LEAVES_PRODUCERS = frozenset(("commit_offsets", "create_topic", "update_topic", "expire_marks", *_GROUP_OPS))
 
 #: Those that write a topic's row.
 _CHANGES_TOPICS = frozenset(("create_topic", "update_topic", "delete_topic"))
@@ -66,11 +76,14 @@ class Applied:
         results: one per operation, in order.
         touched: (topic id, partition) of each log whose end moved.
         topics_changed: a topic may have been created, changed or deleted.
+        groups_changed: groups whose definition or positions somebody else than their coordinator
+            has changed.
     """
 
     results: list[log_pb2.OpResult] = field(default_factory=list)
     touched: set[tuple[int, int]] = field(default_factory=set)
     topics_changed: bool = False
+    groups_changed: set[str] = field(default_factory=set)
 
 
 class StateMachine:
@@ -114,7 +127,7 @@ class StateMachine:
         )
         results = [self._apply_op(context, decoded) for decoded in ops]
         context.count_references()
-        return Applied(results, context.touched, context.topics_changed)
+        return Applied(results, context.touched, context.topics_changed, context.groups_changed)
 
     def _apply_op(self, context: EntryContext, decoded: DecodedOp) -> log_pb2.OpResult:
         op = decoded.op
