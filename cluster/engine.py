@@ -338,9 +338,15 @@ class Engine:
             if core.touched:
                 touched = frozenset(core.touched)
                 core.touched.clear()
-            self._sink.deliver(ended, self._progress(touched))
+            changed: frozenset[str] = frozenset()
+            if core.groups_changed:
+                changed = frozenset(core.groups_changed)
+                core.groups_changed.clear()
+            self._sink.deliver(ended, self._progress(touched, changed))
 
-    def _progress(self, touched: frozenset[tuple[int, int]] = frozenset()) -> Progress:
+    def _progress(
+        self, touched: frozenset[tuple[int, int]] = frozenset(), groups: frozenset[str] = frozenset()
+    ) -> Progress:
         core = self.core
         return Progress(
             core.applied_index,
@@ -351,6 +357,7 @@ class Engine:
             touched,
             self._visible,
             core.topics_index,
+            groups,
         )
 
     def _check_room(self, now: float) -> None:

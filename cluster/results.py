@@ -46,8 +46,9 @@ class Progress:
     (never higher) is what a store snapshot taken from now on shows: whoever reads
     the store after a result waits for it to be reached.
     ``touched`` names the partitions that changed and became visible since the
-    last report; ``topics_index`` is the last applied entry that may have changed
-    a topic's definition.
+    last report, ``groups`` those whose definition or positions somebody else than their
+    coordinator has changed since; ``topics_index`` is the last applied entry that may have
+    changed a topic's definition.
     """
 
     applied_index: int
@@ -58,6 +59,7 @@ class Progress:
     touched: frozenset[tuple[int, int]] = field(default_factory=frozenset)
     visible_index: int = 0
     topics_index: int = 0
+    groups: frozenset[str] = field(default_factory=frozenset)
 
 
 @dataclass(frozen=True, slots=True)

@@ -184,6 +184,7 @@ class EngineBridge:
         self._watches: dict[Watch, None] = {}
         self._listeners: list[Callable[[Progress], None]] = []
         self._audience: Audience | None = None
+        self._on_groups: Callable[[frozenset[str]], None] | None = None
         self._closed: HoldfastError | None = None
         self._sweeper: asyncio.TimerHandle | None = None
 
@@ -338,6 +339,14 @@ class EngineBridge:
         """Who, beside the watches, wants to know of partitions that changed; None: nobody."""
         self._audience = audience
 
+    def follow_groups(self, callback: Callable[[frozenset[str]], None] | None) -> None:
+        """Call back on the loop with groups that somebody else than their coordinator has changed.
+
+        A definition was put, positions were sought, parked records restored, or a group was
+        deleted, through whichever node; this node's store shows it.
+        """
+        self._on_groups = callback
+
     def check_open(self) -> EnginePort:
         """Raises what the bridge was closed with."""
         if self._closed is not None:
@@ -386,6 +395,8 @@ class EngineBridge:
             return True
         if completed or self._visible_waiters:
             return True
+        if progress.groups and self._on_groups is not None:
+            return True
         return bool(progress.touched) and self._awaited(progress.touched)
 
     def _tell(self, completed: Sequence[Completed], progress: Progress) -> None:
@@ -408,6 +419,8 @@ class EngineBridge:
                         watch._notify(key)
             if self._audience is not None:
                 self._audience.touch(touched)
+        if progress.groups and self._on_groups is not None:
+            self._on_groups(progress.groups)
         # Never an older standing than ``progress`` has shown to others already.
         latest = self._progress
         standing = (latest.term, latest.role, latest.leader_id)

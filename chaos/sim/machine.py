@@ -24,6 +24,7 @@ class LedgerApplied:
     results: list[log_pb2.OpResult] = field(default_factory=list)
     touched: set[tuple[int, int]] = field(default_factory=set)
     topics_changed: bool = False
+    groups_changed: set[str] = field(default_factory=set)
 
 
 class LedgerMachine:

@@ -67,6 +67,7 @@ class Applying(RaftState):
                 results = applied.results
                 self.applied_ops += len(results)
                 self.touched |= applied.touched
+                self.groups_changed |= applied.groups_changed
                 if applied.topics_changed:
                     self.topics_index = index
             # 13: past the entry whatever it gave; only a failing store stops here.

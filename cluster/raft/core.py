@@ -101,6 +101,7 @@ class RaftCore(Following, Leading, Voting, Applying):
         #: Something arrived that the tick may have to act upon; the engine lowers it.
         self.stirred = True
         self.touched: set[tuple[int, int]] = set()
+        self.groups_changed: set[str] = set()
         #: The last entry that may have changed a topic, as far as anybody here has looked.
         self.topics_index = self.journal.applied_index
         #: Of the present turn.

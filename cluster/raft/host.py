@@ -21,6 +21,9 @@ class AppliedLike(Protocol):
     @property
     def topics_changed(self) -> bool: ...
 
+    @property
+    def groups_changed(self) -> set[str]: ...
+
 
 class MachineLike(Protocol):
     """The deterministic state machine: total; it raises only when the store does."""

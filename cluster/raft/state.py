@@ -77,6 +77,7 @@ class RaftState(SyncObj):  # type: ignore[misc]  # pysyncobj has no types
     room: int
     stirred: bool
     touched: set[tuple[int, int]]
+    groups_changed: set[str]
     topics_index: int
     #: Of the present turn.
     applied_ops: int

@@ -60,6 +60,7 @@ class Applied:
     results: list[log_pb2.OpResult]
     touched: set[tuple[int, int]] = field(default_factory=set)
     topics_changed: bool = False
+    groups_changed: set[str] = field(default_factory=set)
 
 
 class ListMachine:

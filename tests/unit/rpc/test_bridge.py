@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 import pytest
 from rpc_fakes import START, FakeEngine, make_engine
@@ -252,3 +253,25 @@ async def test_listeners_hear_every_report() -> None:
     stop()
     await engine.bridge.submit(create_topic("u"), 5)
     assert [progress.applied_index for progress in heard] == [2]
+
+
+async def test_groups_that_others_changed_are_told_to_whoever_follows_them() -> None:
+    loop = asyncio.get_running_loop()
+    bridge = EngineBridge(loop, SystemClock(), START)
+    bridge.attach(FakeEngine(bridge))
+    told: list[frozenset[str]] = []
+
+    def report(index: int, *groups: str) -> None:
+        bridge.deliver((), replace(_report(index), groups=frozenset(groups)))
+
+    report(2, "early")
+    await asyncio.sleep(0)
+    bridge.follow_groups(told.append)
+    report(3)
+    report(4, "a", "b")
+    report(5, "a")
+    await asyncio.sleep(0)
+    bridge.follow_groups(None)
+    report(6, "late")
+    await asyncio.sleep(0)
+    assert told == [{"a", "b"}, {"a"}]
