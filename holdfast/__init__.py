@@ -23,6 +23,14 @@ if TYPE_CHECKING:
     from holdfast.client.client import Client, connect
     from holdfast.client.consumer import Subscription
     from holdfast.client.events import AckRefused, Assigned, Committed, Disconnected, SubscriptionEvent
+    from holdfast.client.groups import (
+        GroupDefinition,
+        GroupInfo,
+        GroupMember,
+        GroupPartition,
+        Retry,
+        RetryingRecord,
+    )
     from holdfast.client.options import ClientOptions
     from holdfast.client.sync import SyncClient, SyncSubscription, connect_sync
     from holdfast.client.types import (
@@ -45,6 +53,14 @@ _HOMES = {
     "client.client": ("Client", "connect"),
     "client.consumer": ("Subscription",),
     "client.events": ("AckRefused", "Assigned", "Committed", "Disconnected", "SubscriptionEvent"),
+    "client.groups": (
+        "GroupDefinition",
+        "GroupInfo",
+        "GroupMember",
+        "GroupPartition",
+        "Retry",
+        "RetryingRecord",
+    ),
     "client.options": ("ClientOptions",),
     "client.sync": ("SyncClient", "SyncSubscription", "connect_sync"),
     "client.types": (
@@ -75,12 +91,18 @@ __all__ = [
     "ClusterInfo",
     "Committed",
     "Disconnected",
+    "GroupDefinition",
+    "GroupInfo",
+    "GroupMember",
+    "GroupPartition",
     "HoldfastError",
     "MemberInfo",
     "PartitionDigest",
     "PartitionInfo",
     "PublishSummary",
     "Record",
+    "Retry",
+    "RetryingRecord",
     "Subscription",
     "SubscriptionEvent",
     "SyncClient",

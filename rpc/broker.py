@@ -31,7 +31,7 @@ from holdfast.rpc.engine_thread import EngineLike, EngineThread
 from holdfast.rpc.health import HealthReporter
 from holdfast.rpc.node_services import NodeServices
 from holdfast.rpc.peer.tcp import TcpTransport
-from holdfast.rpc.services import bus, cluster, topics
+from holdfast.rpc.services import bus, cluster, groups, topics
 from holdfast.rpc.settings import Address, Settings
 from holdfast.rpc.topology import Topology
 from holdfast.rpc.wiring import engine_settings
@@ -288,7 +288,7 @@ class Broker:
             version("holdfast"),
             events=events,
         )
-        self._health = HealthReporter(bridge, (bus.SERVICE,))
+        self._health = HealthReporter(bridge, (bus.SERVICE, groups.SERVICE))
         server.add_generic_rpc_handlers(services.handlers)
         if self._telemetry is not None:
             # Imported here: OpenTelemetry takes longer to import than all the rest.
@@ -299,7 +299,14 @@ class Broker:
             )
         health_pb2_grpc.add_HealthServicer_to_server(self._health.servicer, server)
         reflection.enable_server_reflection(
-            (bus.SERVICE, topics.SERVICE, cluster.SERVICE, "grpc.health.v1.Health", reflection.SERVICE_NAME),
+            (
+                bus.SERVICE,
+                topics.SERVICE,
+                groups.SERVICE,
+                cluster.SERVICE,
+                "grpc.health.v1.Health",
+                reflection.SERVICE_NAME,
+            ),
             server,
         )
         services.duties.start()

@@ -11,7 +11,7 @@ from holdfast.rpc.bridge import EngineBridge
 from holdfast.rpc.duties import LeaderDuties
 from holdfast.rpc.egress import Egress
 from holdfast.rpc.scrubbing import Scrubbing
-from holdfast.rpc.services import bus, cluster, topics
+from holdfast.rpc.services import bus, cluster, group_retries, groups, topics
 from holdfast.rpc.services.bus_publish import PublishService
 from holdfast.rpc.services.publish_request import PublishEncoder
 from holdfast.rpc.services.replay import ReplayService
@@ -24,7 +24,7 @@ from holdfast.storage.port import Store
 
 
 class NodeServices:
-    """EventBus, Topics and Cluster, and a leader's duties. To be made on the event loop they run on.
+    """EventBus, Topics, Groups and Cluster, and a leader's duties. To be made on the event loop they run on.
 
     Args:
         store: read in short snapshots.
@@ -76,5 +76,7 @@ class NodeServices:
         self.handlers: tuple[grpc.GenericRpcHandler[bytes, bytes], ...] = (
             bus.handlers(self.publish, self.replay, self.subscribe),
             topics.TopicsService(store, bridge, cache).handlers(timeout),
+            groups.GroupsService(store, bridge, cache, clock, limits.max_record_bytes).handlers(timeout),
+            group_retries.GroupRetriesService(store, bridge, clock).handlers(timeout),
             cluster.ClusterService(store, bridge, status, cache, topology, version, clock).handlers(timeout),
         )

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from holdfast.cli.commands import cluster, consume, local, publish, replay, serve, topic
+from holdfast.cli.commands import cluster, consume, group, local, publish, replay, serve, topic
 from holdfast.cli.options import FLAG
 
 app = typer.Typer(
@@ -44,7 +44,7 @@ def _root(
     pass
 
 
-_BROKERS, _DATA, _STATE = "Brokers", "Events", "Cluster and topics"
+_BROKERS, _DATA, _STATE = "Brokers", "Events", "Cluster, topics and groups"
 app.command("serve", rich_help_panel=_BROKERS)(serve.serve)
 app.command("up", rich_help_panel=_BROKERS)(local.up)
 app.command("down", rich_help_panel=_BROKERS)(local.down)
@@ -52,4 +52,5 @@ app.command("publish", rich_help_panel=_DATA)(publish.publish)
 app.command("replay", rich_help_panel=_DATA)(replay.replay)
 app.command("consume", rich_help_panel=_DATA)(consume.consume)
 app.add_typer(topic.app, name="topic", rich_help_panel=_STATE)
+app.add_typer(group.app, name="group", rich_help_panel=_STATE)
 app.add_typer(cluster.app, name="cluster", rich_help_panel=_STATE)

@@ -68,8 +68,8 @@ async def print_replay(bus: holdfast.Client, request: ReplayRequest, *, as_json:
     left = request.limit
     records = bus.replay(
         request.topic,
-        start=_place(request.start),
-        end=None if request.end is None else _place(request.end),
+        start=to_place(request.start),
+        end=None if request.end is None else to_place(request.end),
         partitions=request.partitions,
         follow=request.follow,
         linearizable=request.linearizable,
@@ -120,12 +120,13 @@ async def print_group(bus: holdfast.Client, request: ConsumeRequest, *, as_json:
 
 
 def _initial(at: At) -> datetime | Literal["earliest", "latest"]:
-    place = _place(at)
+    place = to_place(at)
     assert not isinstance(place, int), "a group starts at no offset"
     return place
 
 
-def _place(at: At) -> datetime | int | Literal["earliest", "latest"]:
+def to_place(at: At) -> datetime | int | Literal["earliest", "latest"]:
+    """A position as the client takes it."""
     if at.kind == "time":
         return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=at.number)
     return at.number if at.kind == "offset" else at.kind

@@ -16,6 +16,7 @@ from holdfast.client.connection import Connection, parse_endpoints
 from holdfast.client.consumer import Subscription
 from holdfast.client.effects import REAL, Effects
 from holdfast.client.events import SubscriptionEvent
+from holdfast.client.group_calls import GroupCalls
 from holdfast.client.idempotent import KeyedProducer
 from holdfast.client.inputs import HeadersInput
 from holdfast.client.options import ClientOptions
@@ -27,7 +28,7 @@ from holdfast.errors import ClosedError, HoldfastError
 from holdfast.v1 import topics_pb2
 
 
-class Client:
+class Client(GroupCalls):
     """A connection to a cluster. Made by ``holdfast.connect``; use it with ``async with``.
 
     One client serves many tasks of one event loop; it keeps one channel per

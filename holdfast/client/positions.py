@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import Literal, TypeAlias
 
@@ -52,6 +52,18 @@ def to_basis(basis: TimeBasis) -> bus_pb2.TimeBasis:
             f'time_basis must be "record" or "append", not {basis!r}', metadata={"field": "time_basis"}
         )
     return found
+
+
+def to_partitions(partitions: Collection[int]) -> list[int]:
+    """The wire form of a choice of partitions.
+
+    Raises:
+        InvalidArgumentError: one is no number of a partition.
+    """
+    for number in partitions:
+        if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < 1 << 32:
+            raise InvalidArgumentError(f"{number!r} is no partition", metadata={"field": "partitions"})
+    return sorted(set(partitions))
 
 
 def _check(number: object, field: str) -> None:

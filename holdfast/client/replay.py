@@ -11,7 +11,7 @@ import grpc
 
 from holdfast.client.connection import Connection
 from holdfast.client.failures import from_rpc
-from holdfast.client.positions import Place, TimeBasis, to_basis, to_position
+from holdfast.client.positions import Place, TimeBasis, to_basis, to_partitions, to_position
 from holdfast.client.stored import ReplayMessage, Stored
 from holdfast.client.types import Batch
 from holdfast.errors import (
@@ -19,7 +19,6 @@ from holdfast.errors import (
     CorruptBatchError,
     DeadlineExceededError,
     HoldfastError,
-    InvalidArgumentError,
     OffsetOutOfRangeError,
     UnavailableError,
 )
@@ -56,7 +55,7 @@ class Replay:
         self._follow = follow
         self._request = bus_pb2.ReplayRequest(
             topic=topic,
-            partitions=_partitions(partitions),
+            partitions=to_partitions(partitions),
             start=to_position(start, "start"),
             time_basis=to_basis(time_basis),
             follow=follow,
@@ -227,10 +226,3 @@ _MIN, _MAX = -(1 << 63), 1 << 63
 
 def _time(position: bus_pb2.Position) -> int | None:
     return position.time_us if position.WhichOneof("position") == "time_us" else None
-
-
-def _partitions(partitions: Collection[int]) -> list[int]:
-    for number in partitions:
-        if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < 1 << 32:
-            raise InvalidArgumentError(f"{number!r} is no partition", metadata={"field": "partitions"})
-    return sorted(set(partitions))

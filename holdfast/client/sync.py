@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from holdfast.client.client import Client, connect
 from holdfast.client.consumer import NOTHING, Subscription
+from holdfast.client.group_calls import SyncGroupCalls
 from holdfast.client.inputs import HeadersInput
 from holdfast.client.loop_thread import LoopThread
 from holdfast.client.types import Ack, Batch, ClusterInfo, PartitionDigest, PublishSummary, Record, TopicInfo
@@ -22,12 +23,14 @@ _T = TypeVar("_T")
 _FETCH = 1000
 
 
-class SyncClient:
+class SyncClient(SyncGroupCalls):
     """What ``Client`` does, with calls that wait. Made by ``connect_sync``; use it with ``with``.
 
     May be used by several threads. Arguments and errors are those of the
     methods of ``Client`` of the same names.
     """
+
+    _client: Client
 
     def __init__(self, client: Client) -> None:
         self._client = client

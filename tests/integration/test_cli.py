@@ -8,49 +8,14 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from holdfast.chaos.processes import LocalCluster, free_ports, is_free
+from holdfast.chaos.processes import free_ports, is_free
 
-Holdfast = Callable[..., "subprocess.CompletedProcess[str]"]
-
-
-@pytest.fixture(scope="module")
-def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with LocalCluster(tmp_path_factory.mktemp("broker"), size=1) as cluster:
-        yield cluster.endpoints[0]
-
-
-@pytest.fixture
-def holdfast(endpoint: str, tmp_path: Path) -> Holdfast:
-    """Runs `holdfast …` in an empty folder; checks the exit status."""
-
-    def run(*arguments: str, stdin: str | None = None, status: int = 0) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
-            [sys.executable, "-W", "error", "-m", "holdfast.cli", *arguments],
-            cwd=tmp_path,
-            env=_environment(endpoint),
-            input=stdin,
-            stdin=subprocess.DEVNULL if stdin is None else None,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-        assert done.returncode == status, f"{arguments}: {done.returncode}\n{done.stdout}\n{done.stderr}"
-        assert "Traceback" not in done.stderr
-        return done
-
-    return run
-
-
-def _environment(endpoint: str) -> dict[str, str]:
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("HOLDFAST_")}
-    return inherited | {"HOLDFAST_ENDPOINTS": endpoint}
+from .conftest import Holdfast, environment
 
 
 def _json(done: subprocess.CompletedProcess[str]) -> Any:
@@ -201,7 +166,7 @@ def test_values_that_are_no_text_survive(holdfast: Holdfast, tmp_path: Path) -> 
 def test_follow_prints_what_comes_and_stops_at_the_limit(holdfast: Holdfast, endpoint: str) -> None:
     holdfast("topic", "create", "news")
     command = [sys.executable, "-m", "holdfast.cli", "replay", "news", "--follow", "--limit", "2", "--json"]
-    with subprocess.Popen(command, env=_environment(endpoint), stdout=subprocess.PIPE, text=True) as follower:
+    with subprocess.Popen(command, env=environment(endpoint), stdout=subprocess.PIPE, text=True) as follower:
         assert follower.stdout is not None
         holdfast("publish", "news", "first")
         assert json.loads(follower.stdout.readline())["value"] == "first"
@@ -215,7 +180,7 @@ def test_a_reader_that_leaves_is_no_error(holdfast: Holdfast, endpoint: str) -> 
     holdfast("publish", "long", stdin="".join(f"{n}\n" for n in range(20_000)))
     done = subprocess.run(
         ["bash", "-c", f"set -o pipefail; {sys.executable} -m holdfast.cli replay long | head -n 1"],
-        env=_environment(endpoint),
+        env=environment(endpoint),
         capture_output=True,
         text=True,
         timeout=60,

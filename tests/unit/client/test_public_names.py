@@ -18,12 +18,18 @@ PUBLIC = [
     "ClusterInfo",
     "Committed",
     "Disconnected",
+    "GroupDefinition",
+    "GroupInfo",
+    "GroupMember",
+    "GroupPartition",
     "HoldfastError",
     "MemberInfo",
     "PartitionDigest",
     "PartitionInfo",
     "PublishSummary",
     "Record",
+    "Retry",
+    "RetryingRecord",
     "Subscription",
     "SubscriptionEvent",
     "SyncClient",
@@ -44,18 +50,26 @@ def test_the_names() -> None:
 
 
 def test_what_a_client_can_do() -> None:
-    methods = {name for name in vars(holdfast.Client) if not name.startswith("_")}
+    methods = {name for name in dir(holdfast.Client) if not name.startswith("_")}
     assert methods == {
         "close",
+        "create_group",
         "create_topic",
+        "delete_group",
         "delete_topic",
         "digest",
         "drain",
         "flush",
+        "group",
+        "groups",
         "publish",
         "publish_many",
+        "put_group",
         "replay",
         "replay_batches",
+        "restore",
+        "retries",
+        "seek_group",
         "send",
         "start",
         "status",
@@ -66,7 +80,7 @@ def test_what_a_client_can_do() -> None:
         "update_topic",
     }
     assert methods - {"start", "drain"} <= {
-        name for name in vars(holdfast.SyncClient) if not name.startswith("_")
+        name for name in dir(holdfast.SyncClient) if not name.startswith("_")
     }
 
 

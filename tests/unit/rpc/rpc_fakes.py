@@ -18,7 +18,7 @@ from holdfast.rpc import server
 from holdfast.rpc.admission import Admission
 from holdfast.rpc.bridge import EngineBridge
 from holdfast.rpc.clock import SystemClock
-from holdfast.rpc.services import bus, cluster, topics
+from holdfast.rpc.services import bus, cluster, group_retries, groups, topics
 from holdfast.rpc.services.bus_publish import PublishService
 from holdfast.rpc.services.publish_request import PublishEncoder
 from holdfast.rpc.services.topic_cache import TopicCache
@@ -27,7 +27,7 @@ from holdfast.rpc.topology import Topology
 from holdfast.storage import journal
 from holdfast.storage.damage import DamagedRowError
 from holdfast.storage.memory_store import MemoryStore
-from holdfast.v1 import bus_pb2_grpc, cluster_pb2_grpc, topics_pb2_grpc
+from holdfast.v1 import bus_pb2_grpc, cluster_pb2_grpc, groups_pb2_grpc, topics_pb2_grpc
 
 START = Progress(1, 1, 1, Role.LEADER, "n1", visible_index=1)
 
@@ -72,6 +72,7 @@ class FakeEngine:
     def release(self, count: int | None = None) -> None:
         completed = []
         touched: set[tuple[int, int]] = set()
+        groups: set[str] = set()
         while self._held and count != len(completed):
             op, token = self._held.popleft()
             if self.fail is not None:
@@ -84,11 +85,15 @@ class FakeEngine:
             applied = self.machine.apply(self.store.writer(), self.index, entry)
             self.store.commit()
             touched |= applied.touched
+            groups |= applied.groups_changed
             completed.append(Completed(token, applied.results[0], None, self.index))
-        self.bridge.deliver(completed, self.progress(frozenset(touched)))
+        self.bridge.deliver(completed, self.progress(frozenset(touched), frozenset(groups)))
 
-    def progress(self, touched: frozenset[tuple[int, int]] = frozenset()) -> Progress:
-        return Progress(self.index, self.index, 1, Role.LEADER, "n1", touched, self.index, self.index)
+    def progress(
+        self, touched: frozenset[tuple[int, int]] = frozenset(), groups: frozenset[str] = frozenset()
+    ) -> Progress:
+        index = self.index
+        return Progress(index, index, 1, Role.LEADER, "n1", touched, index, index, groups)
 
     def status(self) -> EngineStatus:
         i = self.index
@@ -126,6 +131,10 @@ class Served:
             (
                 bus.handlers(publish, None, None),
                 topics.TopicsService(engine.store, engine.bridge, cache).handlers(10),
+                groups.GroupsService(
+                    engine.store, engine.bridge, cache, SystemClock(), limits.max_record_bytes
+                ).handlers(10),
+                group_retries.GroupRetriesService(engine.store, engine.bridge, SystemClock()).handlers(10),
                 cluster.ClusterService(
                     engine.store, engine.bridge, engine, cache, self.topology, "1"
                 ).handlers(10),
@@ -136,6 +145,7 @@ class Served:
         self.channel = grpc.aio.insecure_channel(str(address))
         self.bus = bus_pb2_grpc.EventBusStub(self.channel)
         self.topics = topics_pb2_grpc.TopicsStub(self.channel)
+        self.groups = groups_pb2_grpc.GroupsStub(self.channel)
         self.cluster = cluster_pb2_grpc.ClusterStub(self.channel)
         return self
 
