@@ -1,0 +1,211 @@
+"""A partition by key: a lane for each key, one record of it out at a time."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from holdfast.cluster.delivery.assignment import PartitionKey
+from holdfast.cluster.delivery.batch_cache import Columns
+from holdfast.cluster.delivery.flow import Flow
+from holdfast.cluster.delivery.lanes import Lanes
+from holdfast.cluster.delivery.leases import Holder, Lease, RecordLeases
+from holdfast.cluster.group_definition import Definition
+
+
+class KeyFlow(Flow):
+    """``ordering=key``. A record without a key has a lane of its own, 0."""
+
+    leases: RecordLeases
+
+    def __init__(self, key: PartitionKey, topic: str, definition: Definition) -> None:
+        self.leases = RecordLeases()
+        self.lanes = Lanes()
+        #: Records without a key, handed out once and given back without a failure.
+        self.returned: deque[int] = deque()
+        #: Leased before a seek: such a lease settles nothing, and holds its lane.
+        self._ghosts: set[int] = set()
+        super().__init__(key, topic, definition)
+
+    # -- handing out --------------------------------------------------------
+
+    def next_ready(self) -> int | None:
+        """A record that was handed out or passed over before, and may go out now."""
+        while self.returned:
+            if self.returned[0] not in self.window:
+                return self.returned[0]
+            self.returned.popleft()
+        lanes = self.lanes
+        while lanes.ready:
+            queue = lanes.queues[lanes.ready[0]]
+            if queue and queue[0] not in self.window:
+                return queue[0]
+            self._open(lanes.ready.popleft())  # its first record was trimmed
+        return None
+
+    def hand_out_ready(self, holder: Holder, lease: int) -> None:
+        """The record of ``next_ready`` goes out."""
+        if self.returned:
+            self.leases.add(holder, self.returned.popleft(), lease, 0)
+            return
+        lane = self.lanes.ready.popleft()
+        self.leases.add(holder, self.lanes.take(lane), lease, lane)
+
+    def hand_out(self, offset: int, holder: Holder, lease: int) -> None:
+        """See ``Flow``."""
+        row = self.retrying.get(offset)
+        assert row is not None, "what failed has a row"
+        self.retrying.disarm(offset)
+        if row.lane:
+            self.lanes.take(row.lane)
+        self.leases.add(holder, offset, lease, row.lane)
+
+    def pick(
+        self, columns: Columns, stop: int, holder: Holder, lease: int, most: int, room: int
+    ) -> tuple[list[int], int]:
+        """Go on from the cursor through a batch: hand out what has a free lane, defer what has not.
+
+        Args:
+            stop: where to end, within the batch.
+            most: records to hand out.
+            room: bytes; the record that goes beyond it is the last.
+
+        Returns:
+            The offsets handed out, and their bytes.
+        """
+        queues, held, defer = self.lanes.queues, self.leases.held, self.lanes.defer
+        lanes, size_of = columns.lanes, columns.size_of
+        base, seen, offset = columns.base, self.seen, self.cursor
+        picked: list[int] = []
+        used = 0
+        while offset < stop and len(picked) < most and used < room:
+            lane = lanes[offset - base]
+            if offset < seen and self._known(offset, lane):
+                offset += 1
+                continue
+            if lane:
+                if lane in queues:
+                    defer(lane, offset)
+                    offset += 1
+                    continue
+                queues[lane] = None
+            held[offset] = (holder, lease, lane)
+            picked.append(offset)
+            used += size_of(offset - base)
+            offset += 1
+        self.cursor = offset
+        self.seen = max(seen, offset)
+        holder.in_flight += len(picked)
+        return picked, used
+
+    def _known(self, offset: int, lane: int) -> bool:
+        """The cursor passes a record of which something is known: settled, held, or failed."""
+        if offset in self.window:
+            return True
+        if offset in self.leases.held:
+            if offset in self._ghosts:
+                self.lanes.defer(lane, offset)
+            return True
+        row = self.retrying.get(offset)
+        if row is None:
+            return False
+        row.lane = lane  # a row of a group that had another ordering does not know it
+        self.cursor = offset + 1
+        if lane:
+            if lane in self.lanes.queues:
+                self.lanes.defer(lane, offset)
+                return True
+            self.lanes.queues[lane] = [offset]
+            self.lanes.waiting[lane] = offset
+        self._arm(offset)
+        return True
+
+    # -- see Flow -----------------------------------------------------------
+
+    @property
+    def idle(self) -> bool:
+        """See ``Flow``."""
+        return super().idle and not self.returned and not self.lanes.ready
+
+    def suspected(self, holder: Holder) -> list[Lease]:
+        """See ``Flow``: every record it holds is the first of its lane."""
+        return [it for it in self.leases.of(holder) if not self._is_ghost(it)]
+
+    def next_suspect(self, holder: Holder, stamp_us: int) -> int | None:
+        """See ``Flow``."""
+        return self.retrying.next_suspect(stamp_us)
+
+    def _again(self, ended: list[Lease]) -> None:
+        for it in ended:
+            if self._is_ghost(it):
+                self._end_ghost(it)
+            elif it.lane:
+                self._give_back(it)
+            elif it.first >= self.cursor:
+                pass  # kept from an earlier stream: the cursor will come to it
+            elif it.first in self.retrying:
+                self._arm(it.first)
+            else:
+                self.returned.append(it.first)
+
+    def _fail(self, ended: Lease) -> None:
+        if ended.lane:
+            self._give_back(ended)
+
+    def _give_back(self, it: Lease) -> None:
+        """A record is first in its lane again; one that the cursor has not come to will be."""
+        if it.first < self.cursor:
+            self.lanes.defer(it.lane, it.first)
+        self._open(it.lane)
+
+    def _arm(self, offset: int) -> None:
+        row = self.retrying.get(offset)
+        if row is None or offset in self.leases.held:
+            return
+        if self.retrying.exhausted(offset):
+            self.retrying.disarm(offset)
+            self._dying.append(offset)
+        elif offset < self.cursor and (not row.lane or self.lanes.waiting.get(row.lane) == offset):
+            self.retrying.arm(offset)
+
+    def _unfail(self, offset: int, lane: int) -> None:
+        if offset >= self.cursor:
+            return
+        if not lane:
+            self.returned.append(offset)
+        elif self.lanes.waiting.get(lane) == offset:
+            self._open(lane)
+
+    def _open(self, lane: int) -> None:
+        waits_for = self.lanes.open(lane, self.window.__contains__, self.retrying.__contains__)
+        if waits_for is not None:
+            self._arm(waits_for)
+
+    def _leave(self, offset: int, lane: int) -> None:
+        if lane and self.lanes.waiting.get(lane) == offset:
+            self._open(lane)
+
+    def _may_hold(self, lease: Lease) -> bool:
+        if lease.lane:
+            if lease.lane in self.lanes.queues:
+                return False
+            self.lanes.hold(lease.lane)
+        return True
+
+    def _is_ghost(self, it: Lease) -> bool:
+        return it.first in self._ghosts or super()._is_ghost(it)
+
+    def _end_ghost(self, it: Lease) -> None:
+        self._ghosts.discard(it.first)
+        super()._end_ghost(it)
+
+    def _void_leases(self) -> None:
+        self.lanes = Lanes()
+        self.returned.clear()
+        self._ghosts.clear()
+        for it in list(self.leases):
+            if it.lane:
+                self.lanes.hold(it.lane)
+                self._ghosts.add(it.first)
+                self.seen = max(self.seen, it.end)
+            else:
+                self.leases.take(it.holder, 0, it.first, it.end)
