@@ -31,9 +31,10 @@ def write(w: Writer, flow: bytes, chunk: int, value: int) -> None:
         w.delete(Table.ACKS, key)
 
 
-def scan(r: Reader, flow: bytes) -> Iterator[tuple[int, int]]:
-    """The chunks of a flow, ascending: ``(chunk, bits)``."""
-    for key, value in flow_keys.scan_prefix(r, Table.ACKS, flow):
+def scan(r: Reader, flow: bytes, start: int = 0, end: int | None = None) -> Iterator[tuple[int, int]]:
+    """The chunks of a flow with ``start <= chunk < end``, ascending: ``(chunk, bits)``."""
+    stop = flow_keys.after(flow) if end is None else flow + _CHUNK.pack(end)
+    for key, value in r.scan(Table.ACKS, flow + _CHUNK.pack(start), stop):
         yield _CHUNK.unpack_from(key, len(flow))[0], _unpack(value)
 
 

@@ -12,12 +12,12 @@ _U64 = struct.Struct(">Q")
 
 
 def sweep_at(r: Reader) -> bytes:
-    """Key in FLOWS at which the next sweep begins; empty: at the first one."""
+    """Where the next sweep goes on; empty: at the beginning."""
     return r.get(Table.CURSORS, _SWEEP) or b""
 
 
 def set_sweep(w: Writer, key: bytes) -> None:
-    """The next sweep begins at ``key``."""
+    """The next sweep goes on at ``key``."""
     if key:
         w.put(Table.CURSORS, _SWEEP, key)
     else:

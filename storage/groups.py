@@ -6,6 +6,7 @@ import struct
 from collections.abc import Iterable, Iterator
 
 import msgspec
+import xxhash
 
 from holdfast.storage import flow_keys
 from holdfast.storage.port import Reader, Table, Writer
@@ -16,6 +17,20 @@ _U32 = struct.Struct(">I")
 _DEFINED = struct.Struct(">IQ")
 _PARTITION = struct.Struct(">II")
 _OFFSET = struct.Struct(">q")
+
+#: All that is kept of groups, transactions and idempotency keys.
+_TABLES = (
+    Table.GROUPS,
+    Table.OFFSETS,
+    Table.FLOWS,
+    Table.ACKS,
+    Table.RETRIES,
+    Table.MEMBERS,
+    Table.MARKS,
+    Table.MARK_AGES,
+    Table.CURSORS,
+)
+_LENGTHS = struct.Struct(">II")
 
 
 class GroupRow(msgspec.Struct, frozen=True, gc=False):
@@ -116,7 +131,7 @@ def count(r: Reader) -> int:
 
 def delete_group(w: Writer, group: str, limit: int) -> bool:
     """Delete a group's offsets, ``limit`` a call, then the group; True when it is gone."""
-    done = _delete_offsets(w, group, flow_keys.group_prefix(group), limit) < limit
+    done = drop_offsets(w, group, flow_keys.group_prefix(group), limit) < limit
     if done:
         w.delete(Table.GROUPS, group.encode())
     return done
@@ -129,21 +144,38 @@ def delete_topic(w: Writer, topic_id: int, limit: int) -> bool:
     """
     left = limit
     for group in list_groups(w):
-        left -= _delete_offsets(w, group, flow_keys.topic_prefix(group, topic_id), left)
+        left -= drop_offsets(w, group, flow_keys.topic_prefix(group, topic_id), left)
         if left <= 0:
             return False
     return True
 
 
-def _add_held(w: Writer, group: str, n: int) -> None:
-    row = read(w, group) or GroupRow()
-    write(w, group, GroupRow(row.held + n, row.generation, row.definition))
-
-
-def _delete_offsets(w: Writer, group: str, prefix: bytes, limit: int) -> int:
+def drop_offsets(w: Writer, group: str, prefix: bytes, limit: int) -> int:
+    """Delete up to ``limit`` offsets of a group, whose keys start with ``prefix``; how many."""
     doomed = flow_keys.first_keys(w, Table.OFFSETS, prefix, limit)
     for key in doomed:
         w.delete(Table.OFFSETS, key)
-    if doomed:
+    if doomed and exists(w, group):
         _add_held(w, group, -len(doomed))
     return len(doomed)
+
+
+def digest(r: Reader) -> bytes:
+    """XXH3-128 over every row of groups, idempotency keys and transactions.
+
+    Equal on replicas that have applied the same entries. Reads everything: for tests and drills.
+    """
+    hashed = xxhash.xxh3_128()
+    for table in _TABLES:
+        name = table.value.encode()
+        for key, value in r.scan(table):
+            hashed.update(name)
+            hashed.update(_LENGTHS.pack(len(key), len(value)))
+            hashed.update(key)
+            hashed.update(value)
+    return hashed.digest()
+
+
+def _add_held(w: Writer, group: str, n: int) -> None:
+    row = read(w, group) or GroupRow()
+    write(w, group, GroupRow(row.held + n, row.generation, row.definition))

@@ -37,7 +37,7 @@ class RetryRow(msgspec.Struct, frozen=True):
     """One record."""
 
     attempts: int  # charged so far
-    losses: int  # of them by members that died or fell silent
+    losses: int  # of them by members that died
     state: State
     due_us: int  # not handed out before; stamped time
     first_failed_us: int
@@ -84,6 +84,12 @@ def scan(r: Reader, flow: bytes, start: int = 0, end: int | None = None) -> Iter
     stop = flow_keys.after(flow) if end is None else flow + _OFFSET.pack(end)
     for key, value in r.scan(Table.RETRIES, flow + _OFFSET.pack(start), stop):
         yield _OFFSET.unpack_from(key, len(flow))[0], _decode(value)
+
+
+def offsets(r: Reader, flow: bytes, start: int, end: int) -> Iterator[int]:
+    """The offsets of the rows of a flow with ``start <= offset < end``, ascending."""
+    for key in r.scan_keys(Table.RETRIES, flow + _OFFSET.pack(start), flow + _OFFSET.pack(end)):
+        yield _OFFSET.unpack_from(key, len(flow))[0]
 
 
 def scan_group(

@@ -26,7 +26,10 @@ class StateLimits:
         max_retries: records of all groups that wait for another attempt.
         max_marks_per_topic: idempotency keys one topic remembers, and transactions.
         max_marks: of all topics together.
-        max_settle_runs: runs of offsets in one SettleOp, and in what one TransactOp consumes.
+        max_settled_ahead: how far behind the first record of a partition that a group has not
+            settled it may have settled others, in records.
+        max_settle_runs: runs of offsets in one SettleOp, and in what one TransactOp consumes;
+            also chunks of bits they concern, and partitions.
         max_settle_retries: retries in one SettleOp.
         max_dead_bytes: dead letters in one SettleOp.
         max_transaction_bytes: records in one TransactOp.
@@ -50,6 +53,7 @@ class StateLimits:
     max_retries: int = 1_000_000
     max_marks_per_topic: int = 1_000_000
     max_marks: int = 4_000_000
+    max_settled_ahead: int = 1 << 20
     max_settle_runs: int = 4_096
     max_settle_retries: int = 1_024
     max_dead_bytes: int = 1 << 20

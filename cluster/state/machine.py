@@ -24,8 +24,11 @@ from holdfast.cluster.state.maintenance import expire_producers, trim
 from holdfast.cluster.state.marks import expire_marks
 from holdfast.cluster.state.offsets import commit_offsets
 from holdfast.cluster.state.reshape import reshape
+from holdfast.cluster.state.restore import restore
 from holdfast.cluster.state.results import error_result
 from holdfast.cluster.state.seek import seek_group
+from holdfast.cluster.state.settle import settle
+from holdfast.cluster.state.sweep import sweep
 from holdfast.cluster.state.topic_ops import create_topic, delete_topic, update_topic
 from holdfast.errors import HoldfastError, InternalError, InvalidArgumentError, StorageError, StorageFullError
 from holdfast.storage.port import Writer
@@ -48,15 +51,18 @@ _HANDLERS: Mapping[str, Callable[[EntryContext, Any], log_pb2.OpResult]] = {
     "reshape": reshape,
     "seek_group": seek_group,
     "delete_group": delete_group,
+    "restore": restore,
+    "sweep": sweep,
 }
 
 #: Those with one, which they are handed as its place in the entry.
 _WITH_BLOB: Mapping[str, Callable[[EntryContext, Any, int, int], log_pb2.OpResult]] = {
     "append": apply_append,
+    "settle": settle,
 }
 
 #: Those of groups that touch no topic and no log.
-_GROUP_OPS = ("put_group", "reshape", "seek_group", "delete_group")
+_GROUP_OPS = ("put_group", "reshape", "seek_group", "delete_group", "restore", "sweep")
 
 #: Those without one that write no partition's row.
 _LEAVES_PARTITIONS = frozenset(("commit_offsets", "expire_producers", "expire_marks", *_GROUP_OPS))

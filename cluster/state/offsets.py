@@ -5,8 +5,9 @@ from __future__ import annotations
 from holdfast.cluster.state.catalog import check_partition, partition_state
 from holdfast.cluster.state.context import EntryContext
 from holdfast.cluster.state.events import GroupCreated
+from holdfast.cluster.state.flow_rules import FlowEdit, check_within
 from holdfast.cluster.state.names import check_name
-from holdfast.errors import InvalidArgumentError, LimitExceededError, OffsetOutOfRangeError
+from holdfast.errors import InvalidArgumentError, LimitExceededError
 from holdfast.storage import groups
 from holdfast.v1 import log_pb2
 
@@ -22,8 +23,16 @@ def commit_offsets(context: EntryContext, op: log_pb2.CommitOffsetsOp) -> log_pb
     """
     w, limits = context.w, context.limits
     group = check_name(op.group, what="group", field="group")
+    edits: dict[tuple[int, int], FlowEdit] = {}
     for wanted in op.offsets:
-        _check_offset(context, wanted)
+        place = (wanted.topic_id, wanted.partition)
+        edit = edits.get(place)
+        if edit is None:
+            edit = edits[place] = _open(context, group, *place)
+        if wanted.offset < 0:
+            raise InvalidArgumentError("an offset is not negative", metadata={"field": "offsets"})
+        check_within(edit.topic, edit.partition, edit.state, wanted.offset)
+        edit.raise_floor(wanted.offset)
     if op.offsets and not groups.exists(w, group):
         if groups.count(w) >= limits.max_groups:
             raise LimitExceededError(
@@ -31,27 +40,13 @@ def commit_offsets(context: EntryContext, op: log_pb2.CommitOffsetsOp) -> log_pb
                 metadata={"limit": str(limits.max_groups)},
             )
         context.emit(GroupCreated(group))
-    for wanted in op.offsets:
-        committed = groups.committed(w, group, wanted.topic_id, wanted.partition)
-        if committed is None or wanted.offset > committed:
-            groups.commit_offset(w, group, wanted.topic_id, wanted.partition, wanted.offset)
+    for edit in edits.values():
+        edit.close()
+        edit.write()
     return log_pb2.OpResult()
 
 
-def _check_offset(context: EntryContext, wanted: log_pb2.GroupOffset) -> None:
-    topic = context.catalog.topic(context.w, wanted.topic_id)
-    check_partition(topic, wanted.partition)
-    state = partition_state(context.w, topic, wanted.partition)
-    if wanted.offset < 0:
-        raise InvalidArgumentError("an offset is not negative", metadata={"field": "offsets"})
-    if wanted.offset > state.next_offset:
-        raise OffsetOutOfRangeError(
-            f"offset {wanted.offset} is past the end of {topic.name!r} partition {wanted.partition}, "
-            f"which is {state.next_offset}",
-            metadata={
-                "topic": topic.name,
-                "partition": str(wanted.partition),
-                "start_offset": str(state.start_offset),
-                "end_offset": str(state.next_offset),
-            },
-        )
+def _open(context: EntryContext, group: str, topic_id: int, partition: int) -> FlowEdit:
+    topic = context.catalog.topic(context.w, topic_id)
+    check_partition(topic, partition)
+    return FlowEdit(context, group, topic, partition, partition_state(context.w, topic, partition))
