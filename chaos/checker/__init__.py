@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import msgspec
 
-from holdfast.chaos.checker import groups, keyed, reads, records, replicas
+from holdfast.chaos.checker import delivery, groups, keyed, reads, records, replicas
 from holdfast.chaos.checker.consensus import Consensus
 from holdfast.chaos.checker.history import History, HistoryError, Outcome, Violation
 from holdfast.chaos.checker.promises import PROMISES, Findings
@@ -82,6 +82,7 @@ def judge(history: History) -> tuple[list[Violation], Tally]:
     keyed.check(view, findings)
     reads.check(view, findings)
     groups.check(view, findings)
+    delivery.check(view, findings)
     outcomes = [publish.outcome for publish in view.publishes]
     counted = Tally(
         acked=outcomes.count(Outcome.OK),

@@ -9,20 +9,31 @@ turns up. Every operation ends *ok*, *fail* (certainly without effect) or
 from __future__ import annotations
 
 from collections.abc import Iterable
-from enum import Enum
 from pathlib import Path
 
 import msgspec
 
+from holdfast.chaos.checker.delivery_events import DeliveryEvent
+from holdfast.chaos.checker.outcome import HistoryError, Outcome
 
-class HistoryError(ValueError):
-    """No history: a line that is no event, or events that contradict their own rules."""
-
-
-class Outcome(Enum):
-    OK = "ok"
-    FAIL = "fail"
-    UNKNOWN = "unknown"
+__all__ = [
+    "Acked",
+    "Assigned",
+    "Committed",
+    "Delivered",
+    "Event",
+    "Fault",
+    "History",
+    "HistoryError",
+    "Leader",
+    "OffsetRead",
+    "Outcome",
+    "Publish",
+    "Read",
+    "Replica",
+    "TopicChange",
+    "Violation",
+]
 
 
 class Publish(msgspec.Struct, tag=True, gc=False):
@@ -247,6 +258,7 @@ Event = (
     | Replica
     | Leader
     | Fault
+    | DeliveryEvent
 )
 
 _encoder = msgspec.json.Encoder()

@@ -6,6 +6,29 @@ from collections import Counter
 
 from holdfast.chaos.checker.history import Violation
 
+DELIVERY: dict[str, str] = {
+    "handed-mismatch": "What a handler is given is what the log holds there.",
+    "handed-lost": "At rest every record of a group is settled by somebody, or waits; none is simply gone.",
+    "handed-after-settled": "Nothing that was confirmed as settled is handed out again.",
+    "once-at-most": "A group that asked for it is handed no record twice.",
+    "key-overlap": "Two records of one key are never in two handlers at once, nor is one record.",
+    "key-order": "Of a key, the first record that is not settled is handed out, and no other.",
+    "partition-order": "Where partitions are handled in order, so are they handed out, and by one member.",
+    "retry-early": "A failed record comes again no sooner than asked for, or than the policy says.",
+    "retry-forgotten": "A failed record comes again in time, and is remembered until it is settled.",
+    "attempts-regress": "The number of an attempt rises by one with each failure, and never falls.",
+    "attempts-over": "No record is tried more often than allowed, nor charged for what others did.",
+    "dead-and-alive": "A record is in its group or a dead letter, never both, never neither.",
+    "fenced-effect": "A transaction is there as a whole or not at all, as it was told.",
+    "consumed-twice": "No record of a group is used up by two transactions, or by one and an ack.",
+    "effect-twice": "A handler with an inbox commits one effect for a record.",
+    "needless-move": "No more partitions change hands than must for everybody to have his share.",
+    "stale-generation": "Nothing that is told under a fence that was replaced has an effect.",
+    "lag-wrong": "Two nodes that have applied the same index say the same lag; at rest it is exact.",
+    "group-replicas": "At rest all nodes hold the same of every group.",
+    "pause-silent": "Delivery that stands still at a bound says so.",
+}
+
 PROMISES: dict[str, str] = {
     # Consensus, told by the simulator while it runs.
     "election-safety": "A term has at most one leader.",
@@ -47,6 +70,8 @@ PROMISES: dict[str, str] = {
     "start-step-back": "An assignment starts no earlier than the group's offset confirmed before it.",
     "offset-regress": "The committed offset of a group never goes back.",
     "offset-ahead": "The committed offset of a group never passes a record that was not acknowledged.",
+    # Groups with a definition: what `delivery` judges.
+    **DELIVERY,
 }
 
 

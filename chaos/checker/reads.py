@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
+from itertools import chain
 
 from holdfast.chaos.checker.history import Committed, Outcome, Read
 from holdfast.chaos.checker.promises import Findings
@@ -31,7 +32,7 @@ class Floor:
 def check(view: View, findings: Findings) -> None:
     """Replays against the logs, acknowledgements and each other; reads of group offsets too."""
     ends: dict[Place, list[tuple[float, int]]] = {}
-    for publish in view.publishes:
+    for publish in chain(view.publishes, view.transacted.values()):
         if publish.outcome is Outcome.OK and publish.partition is not None and publish.offset is not None:
             done = publish.ended if publish.ended is not None else math.inf
             steps = ends.setdefault((publish.topic, publish.partition), [])

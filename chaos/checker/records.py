@@ -54,10 +54,10 @@ def _walk(
         if publish.idempotent:
             _in_order(publish, f"{topic}/{partition} offset {publish.offset}", last, findings)
     for offset, value in enumerate(log.values, log.start):
-        if value is None:
+        if value is None or (topic, partition, offset) in view.copies:
             continue
         here = f"{topic}/{partition} offset {offset}"
-        wrong = view.origin_fault(topic, value)
+        wrong = view.origin_fault(topic, value, copied=False)
         if wrong is not None:
             findings.add(wrong[0], f"{value!r} at {here}: {wrong[1]}")
             if wrong[0] == "unpublished-record":
@@ -93,12 +93,12 @@ def _room(view: View, findings: Findings) -> None:
     ends: Counter[str] = Counter()
     for (topic, _), held in view.replicas.items():
         ends[topic] += max(replica.end_offset for replica in held)
-    every: list[Publish | Keyed] = [*view.publishes, *view.keyed]
+    every: list[Publish | Keyed] = [*view.publishes, *view.transacted.values(), *view.keyed]
     published = Counter(publish.topic for publish in every if publish.outcome is not Outcome.FAIL)
     # Of a plain producer's record there may be any number.
     plain = {publish.topic for publish in view.publishes if not publish.idempotent}
     for topic, end in ends.items():
-        if end > published[topic] and topic not in plain:
+        if end > published[topic] and topic not in plain and topic not in view.copied_to:
             findings.add(
                 "unpublished-record",
                 f"{topic} has given {end} offsets; {published[topic]} records were published to it",
@@ -185,7 +185,7 @@ def _real_time(view: View, findings: Findings) -> None:
     """Append order agrees with the clock: who starts after another's ack comes to lie behind it."""
     acked: dict[Place, dict[int, float]] = {place: {} for place in view.logs}
     starts: dict[Place, dict[int, tuple[float, str]]] = {place: {} for place in view.logs}
-    for publish in view.publishes:
+    for publish in chain(view.publishes, view.transacted.values()):
         if publish.outcome is Outcome.OK and publish.partition is not None and publish.offset is not None:
             place = (publish.topic, publish.partition)
             if view.judged(publish.topic, publish.started) and publish.ended is not None:

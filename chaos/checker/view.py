@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
+from typing import TypeVar, cast
 
+from holdfast.chaos.checker.delivery_events import DeadLetter, GroupDefined, Redriven, Spot, Transacted
 from holdfast.chaos.checker.history import (
     Acked,
     Assigned,
     Committed,
     Delivered,
+    Event,
     History,
     HistoryError,
     Keyed,
@@ -22,6 +25,9 @@ from holdfast.chaos.checker.history import (
     Replica,
     TopicChange,
 )
+from holdfast.chaos.checker.transacted import Transaction, merge
+
+_E = TypeVar("_E", bound=Event)
 
 Place = tuple[str, int]  # topic, partition
 GroupEvent = Assigned | Delivered | Acked | Committed
@@ -95,6 +101,10 @@ class View:
         settled: the same topics -> when the last deletion had certainly ended; infinite
             when the outcome of one is unknown.
         keeps_all: topics all of whose definitions, as far as known, ask for no retention.
+        transactions: by id.
+        transacted: the records of transactions by value, as if a producer had published them.
+        copies: where records lie that the bus itself has written again: dead letters, redriven ones.
+        copied_to: topics that may hold such.
 
     Raises:
         HistoryError: two publishes have the same value.
@@ -109,6 +119,7 @@ class View:
         self.replicas: dict[Place, list[Replica]] = defaultdict(list)
         self.changes: list[TopicChange] = []
         self.leaders: list[Leader] = []
+        self._others: dict[type, list[Event]] = defaultdict(list)
         for event in history.events:
             if isinstance(event, Publish):
                 self.publishes.append(event)
@@ -126,11 +137,22 @@ class View:
                 self.changes.append(event)
             elif isinstance(event, Leader):
                 self.leaders.append(event)
+            else:
+                self._others[type(event)].append(event)
         self.by_value = {publish.value: publish for publish in self.publishes}
         self.keyed_by_value = {publish.value: publish for publish in self.keyed}
         every: list[Publish | Keyed] = [*self.publishes, *self.keyed]
         if len(self.by_value.keys() | self.keyed_by_value.keys()) != len(every):
             raise HistoryError(f"two publishes have the same value: {_repeated(every)!r}")
+        self.transactions: dict[str, Transaction] = merge(self.of(Transacted))
+        self.transacted = _records(
+            self.transactions.values(), self.by_value.keys() | self.keyed_by_value.keys()
+        )
+        self.by_value |= self.transacted
+        copies: list[DeadLetter | Redriven] = [*self.of(DeadLetter), *self.of(Redriven)]
+        self.copies: set[Spot] = {(c.topic, c.partition, c.offset) for c in copies}
+        self.copied_to = {copy.topic for copy in copies}
+        self.copied_to |= {defined.dead_letter for defined in self.of(GroupDefined) if defined.dead_letter}
         self.cut: dict[str, float] = {}
         self.settled: dict[str, float] = {}
         for change in self.changes:
@@ -149,6 +171,10 @@ class View:
             for place, held in self.replicas.items()
         }
 
+    def of(self, kind: type[_E]) -> list[_E]:
+        """The events of delivery of one kind, in the order noted."""
+        return cast("list[_E]", self._others.get(kind, []))
+
     def log(self, place: Place) -> Log:
         """The log of a partition; one that knows nothing where no replica was shown."""
         found = self.logs.get(place)
@@ -156,12 +182,18 @@ class View:
             found = self.logs[place] = Log()
         return found
 
-    def origin_fault(self, topic: str, value: str) -> tuple[str, str] | None:
-        """The promise a record of this topic breaks by its value alone, and why; None: none."""
+    def origin_fault(self, topic: str, value: str, *, copied: bool = True) -> tuple[str, str] | None:
+        """The promise a record of this topic breaks by its value alone, and why; None: none.
+
+        ``copied``: it may be one that the bus itself has written again, if the topic holds such.
+        """
         publish = self.by_value.get(value) or self.keyed_by_value.get(value)
-        if publish is None or publish.topic != topic:
+        copied = copied and topic in self.copied_to
+        if publish is None or (publish.topic != topic and not copied):
             return "unpublished-record", f"was never published to {topic}"
         if publish.outcome is Outcome.FAIL:
+            if value in self.transacted:
+                return "fenced-effect", f"its {self.transacted[value].producer} was told to have failed"
             return "failed-record", "its publish was told to have failed"
         return None
 
@@ -181,3 +213,26 @@ def _repeated(publishes: Sequence[Publish | Keyed]) -> str:
             return publish.value
         seen.add(publish.value)
     return ""
+
+
+def _records(transactions: Iterable[Transaction], published: Collection[str]) -> dict[str, Publish]:
+    """What transactions published, by value."""
+    found: dict[str, Publish] = {}
+    for one in transactions:
+        for number, record in enumerate(one.published):
+            if record.value in found or record.value in published:
+                raise HistoryError(f"two publishes have the same value: {record.value!r}")
+            found[record.value] = Publish(
+                one.client,
+                one.producer,
+                number,
+                record.topic,
+                record.value,
+                one.started,
+                record.key,
+                one.ended,
+                one.outcome,
+                record.partition,
+                record.offset,
+            )
+    return found

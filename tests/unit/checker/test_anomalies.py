@@ -10,6 +10,7 @@ import pytest
 from holdfast.chaos.checker import PROMISES, HistoryError, check, tally
 from holdfast.chaos.checker.consensus import Consensus
 from holdfast.chaos.checker.history import Event, History, Leader, Read
+from holdfast.chaos.checker.promises import DELIVERY
 
 from .checker_kit import (
     FAIL,
@@ -447,7 +448,7 @@ def test_consensus_broken_is_found(name: str) -> None:
 
 def test_every_promise_has_a_history_that_breaks_it() -> None:
     broken = {promise for promise, _ in HISTORIES.values()} | {promise for promise, _ in CONSENSUS.values()}
-    assert broken == set(PROMISES)
+    assert broken == set(PROMISES) - set(DELIVERY)  # those are broken in test_delivery_*.py
 
 
 def test_what_is_lost_and_doubled_is_counted() -> None:
