@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from holdfast.client.client import Client, connect
     from holdfast.client.consumer import Subscription
+    from holdfast.client.dead_letters import DeadLetter, DeadLetterFilter, DiscardResult, RedriveResult
     from holdfast.client.events import AckRefused, Assigned, Committed, Disconnected, SubscriptionEvent
     from holdfast.client.groups import (
         GroupDefinition,
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     )
     from holdfast.client.options import ClientOptions
     from holdfast.client.sync import SyncClient, SyncSubscription, connect_sync
+    from holdfast.client.sync_transaction import SyncTransaction
+    from holdfast.client.transaction import Transaction, TransactionResult
     from holdfast.client.types import (
         Ack,
         Batch,
@@ -53,6 +56,7 @@ _HOMES = {
     "client.client": ("Client", "connect"),
     "client.consumer": ("Subscription",),
     "client.events": ("AckRefused", "Assigned", "Committed", "Disconnected", "SubscriptionEvent"),
+    "client.dead_letters": ("DeadLetter", "DeadLetterFilter", "DiscardResult", "RedriveResult"),
     "client.groups": (
         "GroupDefinition",
         "GroupInfo",
@@ -63,6 +67,8 @@ _HOMES = {
     ),
     "client.options": ("ClientOptions",),
     "client.sync": ("SyncClient", "SyncSubscription", "connect_sync"),
+    "client.sync_transaction": ("SyncTransaction",),
+    "client.transaction": ("Transaction", "TransactionResult"),
     "client.types": (
         "Ack",
         "Batch",
@@ -90,6 +96,9 @@ __all__ = [
     "ClientOptions",
     "ClusterInfo",
     "Committed",
+    "DeadLetter",
+    "DeadLetterFilter",
+    "DiscardResult",
     "Disconnected",
     "GroupDefinition",
     "GroupInfo",
@@ -101,13 +110,17 @@ __all__ = [
     "PartitionInfo",
     "PublishSummary",
     "Record",
+    "RedriveResult",
     "Retry",
     "RetryingRecord",
     "Subscription",
     "SubscriptionEvent",
     "SyncClient",
     "SyncSubscription",
+    "SyncTransaction",
     "TopicInfo",
+    "Transaction",
+    "TransactionResult",
     "connect",
     "connect_sync",
 ]

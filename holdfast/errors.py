@@ -191,6 +191,16 @@ class TransactionTooLargeError(InvalidArgumentError):
     reason = "TRANSACTION_TOO_LARGE"
 
 
+class TransactionRefusedError(HoldfastError):
+    """Nothing of a transaction was done: a record it consumes is settled, or somebody else's by now.
+
+    Raised by the client only; ``metadata["refused"]`` is the reason the brokers gave.
+    """
+
+    reason = "TRANSACTION_REFUSED"
+    code = "FAILED_PRECONDITION"
+
+
 class RedriveLoopError(HoldfastError):
     """A redrive would only bring the record back; change the handler, or force it."""
 

@@ -183,6 +183,7 @@ class Broker:
             if self.failed is None and not await services.admission.drain(_DRAIN_S):
                 logger.warning("stopping with %d publishes unanswered", services.admission.calls)
             await services.subscribe.close()
+            await services.leader.close()
         if self._bridge is not None:
             self._bridge.close()
         if self._server is not None:

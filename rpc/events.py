@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,3 +18,20 @@ class PublishHandled:
     log_index: int  # 0 with an error
     traceparent: str = ""  # W3C, as the caller sent it; empty: none
     repeats: int = 0  # records that were stored before under their idempotency keys
+
+
+@dataclass(frozen=True, slots=True)
+class TransactHandled:
+    """A Transact has been answered."""
+
+    seconds: float
+    reason: str  # the error's; empty: committed
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLettersTaken:
+    """Dead letters of a topic were taken off the list."""
+
+    topic: str
+    how: Literal["redriven", "discarded"]
+    records: int

@@ -13,11 +13,14 @@ from holdfast.rpc.egress import Egress
 from holdfast.rpc.scrubbing import Scrubbing
 from holdfast.rpc.services import bus, cluster, group_retries, groups, topics
 from holdfast.rpc.services.bus_publish import PublishService
+from holdfast.rpc.services.dead_letters import DeadLetterService
+from holdfast.rpc.services.leader_call import LeaderCall
+from holdfast.rpc.services.leader_channel import ChannelFactory, insecure_channel
 from holdfast.rpc.services.publish_request import PublishEncoder
 from holdfast.rpc.services.replay import ReplayService
 from holdfast.rpc.services.subscribe import SubscribeService
-from holdfast.rpc.services.subscribe_pipe import ChannelFactory, insecure_channel
 from holdfast.rpc.services.topic_cache import TopicCache
+from holdfast.rpc.services.transact import TransactService
 from holdfast.rpc.settings import MIB, Settings
 from holdfast.rpc.topology import Topology
 from holdfast.storage.port import Store
@@ -53,8 +56,12 @@ class NodeServices:
         timeout = limits.default_deadline_ms / 1000
         cache = TopicCache(store, bridge)
         self.admission = Admission(limits.max_inflight_calls, limits.max_inflight_bytes)
-        self.publish = PublishService(
-            bridge, cache, PublishEncoder(limits, clock), self.admission, limits, events
+        encoder = PublishEncoder(limits, clock)
+        self.publish = PublishService(bridge, cache, encoder, self.admission, limits, events)
+        #: Passes calls on to the leader.
+        self.leader = LeaderCall(bridge, topology, connect)
+        self.transact = TransactService(
+            store, bridge, cache, encoder, self.admission, limits, self.leader, emit=events
         )
         bounds = DeliverySettings()
         egress = Egress(bounds.max_outgoing_bytes, bounds.max_outgoing_bytes_per_peer, bounds.stalled_after)
@@ -74,7 +81,8 @@ class NodeServices:
         self.scrubbing = Scrubbing(store, bridge, clock, rate=maintenance.scrub_mib_per_s * MIB, emit=events)
         #: What a server registers.
         self.handlers: tuple[grpc.GenericRpcHandler[bytes, bytes], ...] = (
-            bus.handlers(self.publish, self.replay, self.subscribe),
+            bus.handlers(self.publish, self.replay, self.subscribe, self.transact),
+            DeadLetterService(store, bridge, cache, egress, events).handlers(),
             topics.TopicsService(store, bridge, cache).handlers(timeout),
             groups.GroupsService(store, bridge, cache, clock, limits.max_record_bytes).handlers(timeout),
             group_retries.GroupRetriesService(store, bridge, clock).handlers(timeout),

@@ -234,6 +234,7 @@ class ClientProcess:
             jitter=chance.random,
             shuffle=chance.shuffle,
             producer_id=lambda: chance.randrange(1, 1 << 63),
+            transaction_id=lambda: chance.randbytes(16),
             wall_us=lambda: 1_700_000_000_000_000 + int(world.now * 1_000_000),
             observer=observer,
         )

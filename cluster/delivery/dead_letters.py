@@ -14,12 +14,10 @@ from typing import Any
 import msgspec
 
 from holdfast import headers as names
+from holdfast.cluster.state.names import HIDDEN_PREFIX
 from holdfast.records import DEFAULT_LIMITS, BatchLimits, DecodedBatch, encode_batch, partition_for
 from holdfast.storage.retries import MAX_ERRORS, cut
 from holdfast.v1 import log_pb2
-
-#: The group whose lag is the list of a topic's dead letters. No user's group has a name like it.
-_HIDDEN = "_dead/"
 
 #: The last to be left out of a dead letter for want of room.
 _KEPT = (names.TRACEPARENT, names.TRACESTATE)
@@ -31,7 +29,7 @@ Header = tuple[str, bytes]
 
 def group_of(topic: str) -> str:
     """The hidden group of a dead-letter topic: what it has not settled is listed."""
-    return _HIDDEN + topic
+    return HIDDEN_PREFIX + topic
 
 
 class Plain(msgspec.Struct, frozen=True, gc=False):

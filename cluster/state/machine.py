@@ -30,6 +30,7 @@ from holdfast.cluster.state.seek import seek_group
 from holdfast.cluster.state.settle import settle
 from holdfast.cluster.state.sweep import sweep
 from holdfast.cluster.state.topic_ops import create_topic, delete_topic, update_topic
+from holdfast.cluster.state.transact import transact
 from holdfast.errors import HoldfastError, InternalError, InvalidArgumentError, StorageError, StorageFullError
 from holdfast.storage.port import Writer
 from holdfast.v1 import log_pb2
@@ -59,6 +60,7 @@ _HANDLERS: Mapping[str, Callable[[EntryContext, Any], log_pb2.OpResult]] = {
 _WITH_BLOB: Mapping[str, Callable[[EntryContext, Any, int, int], log_pb2.OpResult]] = {
     "append": apply_append,
     "settle": settle,
+    "transact": transact,
 }
 
 #: Those of groups that touch no topic and no log.

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from holdfast.cli.commands import cluster, consume, group, local, publish, replay, serve, topic
+from holdfast.cli.commands import cluster, consume, dead_letter, group, local, publish, replay, serve, topic
 from holdfast.cli.options import FLAG
 
 app = typer.Typer(
@@ -54,3 +54,4 @@ app.command("consume", rich_help_panel=_DATA)(consume.consume)
 app.add_typer(topic.app, name="topic", rich_help_panel=_STATE)
 app.add_typer(group.app, name="group", rich_help_panel=_STATE)
 app.add_typer(cluster.app, name="cluster", rich_help_panel=_STATE)
+app.add_typer(dead_letter.app, name="dead-letter", rich_help_panel=_STATE)

@@ -14,6 +14,7 @@ import grpc
 from holdfast.client.admin import Admin
 from holdfast.client.connection import Connection, parse_endpoints
 from holdfast.client.consumer import Subscription
+from holdfast.client.dead_letter_calls import DeadLetterCalls
 from holdfast.client.effects import REAL, Effects
 from holdfast.client.events import SubscriptionEvent
 from holdfast.client.group_calls import GroupCalls
@@ -23,12 +24,14 @@ from holdfast.client.options import ClientOptions
 from holdfast.client.positions import Place, TimeBasis
 from holdfast.client.producer import Producer
 from holdfast.client.replay import CaughtUp, Replay
+from holdfast.client.tracing import make_inject
+from holdfast.client.transaction import Transaction
 from holdfast.client.types import Ack, Batch, ClusterInfo, PartitionDigest, PublishSummary, Record, TopicInfo
 from holdfast.errors import ClosedError, HoldfastError
 from holdfast.v1 import topics_pb2
 
 
-class Client(GroupCalls):
+class Client(GroupCalls, DeadLetterCalls):
     """A connection to a cluster. Made by ``holdfast.connect``; use it with ``async with``.
 
     One client serves many tasks of one event loop; it keeps one channel per
@@ -220,6 +223,34 @@ class Client(GroupCalls):
         """
         await self._keyed_publisher.drain()
         await self._publisher.drain()
+
+    def transaction(self, *, timeout: float | None = None) -> Transaction:
+        """Publish records and settle consumed ones, all or nothing.
+
+        ::
+
+            async with bus.transaction() as tx:
+                tx.publish("payments", payload, key=order.customer)
+                tx.consume(record)
+            tx.result.acks
+
+        Nothing happens before the end of the block, nor when it ends with an
+        exception. A record is consumed once: when somebody else has settled it,
+        ``TransactionRefusedError`` is raised and nothing is done.
+
+        Args:
+            timeout: seconds to try, up to 50; None: ``delivery_timeout``.
+
+        Raises:
+            ClosedError: the client is not open.
+        """
+        return Transaction(
+            self._connected,
+            self._effects.transaction_id(),
+            make_inject(self.options.trace_context),
+            self._effects.wall_us,
+            self.options.delivery_timeout if timeout is None else timeout,
+        )
 
     # -- reading --------------------------------------------------------------------
 

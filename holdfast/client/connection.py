@@ -42,7 +42,7 @@ _Response = TypeVar("_Response", bound=Message)
 
 
 class Method(Generic[_Request, _Response]):
-    """A unary call of the wire contract."""
+    """A call of the wire contract that takes one request."""
 
     def __init__(self, service: str, name: str, response: type[_Response]) -> None:
         self.path = f"/holdfast.v1.{service}/{name}"
@@ -101,6 +101,18 @@ class Endpoint:
             self._unary[method.path] = call
         response: _Response = await call(request, timeout=timeout)
         return response
+
+    def stream(
+        self, method: Method[_Request, _Response], request: _Request
+    ) -> grpc.aio.UnaryStreamCall[_Request, _Response]:
+        """A call that is answered by a stream; one try."""
+        call: Any = self.channel.unary_stream(
+            method.path,
+            request_serializer=type(request).SerializeToString,
+            response_deserializer=method.response.FromString,
+        )
+        stream: grpc.aio.UnaryStreamCall[_Request, _Response] = call(request)
+        return stream
 
     def publish_stream(self) -> grpc.aio.StreamStreamCall[bytes, bus_pb2.PublishStreamResponse]:
         call: Any = self.channel.stream_stream(

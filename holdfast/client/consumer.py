@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable, Iterator, Sequence
 from itertools import islice
 from types import TracebackType
 
@@ -107,6 +107,7 @@ class Subscription:
         )
         self._loop = asyncio.get_running_loop()
         self._partitions: dict[_Key, PartitionAcks] = {}
+        self._fences: dict[_Key, int] = {}
         self._queue: deque[_Delivered] = deque()
         self._arrived = asyncio.Event()
         self._progress = asyncio.Event()
@@ -201,6 +202,20 @@ class Subscription:
             elif self._credits == self._enough:
                 self._flush_now.set()
         return NOTHING
+
+    @property
+    def group(self) -> str:
+        """The group's name."""
+        return self._start.group
+
+    def fence(self, topic: str, partition: int) -> int:
+        """The generation since which this member owns the partition; 0: not known."""
+        return self._fences.get((topic, partition), 0)
+
+    def consumed(self, records: Iterable[Record]) -> None:
+        """A transaction has settled these records: the broker need not hold them any more."""
+        for record in records:
+            self.ack(record)
 
     async def committed(self, timeout: float | None = None) -> dict[tuple[str, int], int]:
         """Wait until the acknowledgements so far are durable on a majority.
@@ -400,6 +415,7 @@ class Subscription:
     def _assign(self, assignment: bus_pb2.Assignment) -> None:
         """Take the new set of partitions; those that stay keep what is under way, those that go lose it."""
         starts = {(part.topic, part.partition): part.start_offset for part in assignment.partitions}
+        self._fences = {(part.topic, part.partition): part.fence for part in assignment.partitions}
         for key in [key for key in self._partitions if key not in starts]:
             # What was delivered and is not acknowledged never will be: its credit is free again.
             self._credits += self._partitions.pop(key).open_records()

@@ -42,6 +42,7 @@ class Effects:
         jitter: 0 to 1, spreads the tries of many clients.
         shuffle: puts addresses into a random order.
         producer_id: a number no other producer has.
+        transaction_id: 16 bytes no other transaction has.
         wall_us: microseconds since the Unix epoch.
     """
 
@@ -49,6 +50,7 @@ class Effects:
     jitter: Callable[[], float] = random.random
     shuffle: Callable[[list[str]], None] = random.shuffle
     producer_id: Callable[[], int] = lambda: random.SystemRandom().randrange(1, 1 << 63)
+    transaction_id: Callable[[], bytes] = lambda: random.SystemRandom().randbytes(16)
     wall_us: Callable[[], int] = _wall_us
     observer: Observer | None = None
 

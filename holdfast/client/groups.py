@@ -9,10 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Literal, TypeAlias, cast
 
-from holdfast.client.times import from_us, to_us
+from holdfast.client.times import moment, to_us
 from holdfast.errors import InvalidArgumentError
 from holdfast.v1 import bus_pb2, groups_pb2
 
@@ -248,10 +248,10 @@ def from_group(group: groups_pb2.Group) -> GroupInfo:
         definition=from_definition(group.definition) if group.HasField("definition") else None,
         generation=group.generation,
         implicit=group.implicit,
-        created_at=_moment(group.created_at_us),
+        created_at=moment(group.created_at_us),
         members=tuple(
             [
-                GroupMember(each.id, each.name, each.fixed, each.grace_ms / 1000, _moment(each.joined_at_us))
+                GroupMember(each.id, each.name, each.fixed, each.grace_ms / 1000, moment(each.joined_at_us))
                 for each in group.members
             ]
         ),
@@ -282,9 +282,9 @@ def from_retry(retry: groups_pb2.Retry) -> RetryingRecord:
         attempts=retry.attempts,
         losses=retry.losses,
         parked=retry.parked,
-        due_at=_moment(retry.due_us) if retry.HasField("due_us") else None,
-        first_failed_at=_moment(retry.first_failed_us),
-        errors=tuple([(_moment(each.time_us), each.error) for each in retry.errors]),
+        due_at=moment(retry.due_us) if retry.HasField("due_us") else None,
+        first_failed_at=moment(retry.first_failed_us),
+        errors=tuple([(moment(each.time_us), each.error) for each in retry.errors]),
     )
 
 
@@ -332,16 +332,8 @@ def _set_start(message: bus_pb2.Position, start: Start) -> None:
 def _start(message: bus_pb2.Position) -> Start | None:
     kind = message.WhichOneof("position")
     if kind == "time_us":
-        return _moment(message.time_us)
+        return moment(message.time_us)
     return cast(Start | None, kind)
-
-
-def _moment(time_us: int) -> datetime:
-    """As ``from_us``; what no calendar reaches is the last moment of it."""
-    try:
-        return from_us(time_us)
-    except OverflowError:
-        return datetime.max.replace(tzinfo=UTC)
 
 
 def _names(names: Sequence[str] | str, what: str) -> list[str]:

@@ -11,9 +11,11 @@ from typing import Any, TypeVar
 
 from holdfast.client.client import Client, connect
 from holdfast.client.consumer import NOTHING, Subscription
+from holdfast.client.dead_letter_calls import SyncDeadLetterCalls
 from holdfast.client.group_calls import SyncGroupCalls
 from holdfast.client.inputs import HeadersInput
 from holdfast.client.loop_thread import LoopThread
+from holdfast.client.sync_transaction import SyncTransaction
 from holdfast.client.types import Ack, Batch, ClusterInfo, PartitionDigest, PublishSummary, Record, TopicInfo
 from holdfast.errors import ClosedError, HoldfastError, OverloadedError
 
@@ -23,7 +25,7 @@ _T = TypeVar("_T")
 _FETCH = 1000
 
 
-class SyncClient(SyncGroupCalls):
+class SyncClient(SyncGroupCalls, SyncDeadLetterCalls):
     """What ``Client`` does, with calls that wait. Made by ``connect_sync``; use it with ``with``.
 
     May be used by several threads. Arguments and errors are those of the
@@ -193,8 +195,7 @@ class SyncClient(SyncGroupCalls):
                     return
                 yield batch
         finally:
-            if self._loop.running:
-                self._loop.run(batches.aclose())
+            self._close(batches)
 
     def subscribe(self, topics: str | Sequence[str], group: str, **options: Any) -> SyncSubscription:
         """Consume as a member of a group. Options are those of ``Client.subscribe``."""
@@ -203,6 +204,11 @@ class SyncClient(SyncGroupCalls):
             return self._client.subscribe(topics, group, **options)
 
         return SyncSubscription(self, self._run(open_it()))
+
+    def transaction(self, *, timeout: float | None = None) -> SyncTransaction:
+        """Publish records and settle consumed ones, all or nothing. See ``Client.transaction``."""
+        self._check_open()
+        return SyncTransaction(self._client.transaction(timeout=timeout), self._run)
 
     # -- topics and the cluster -------------------------------------------------------
 
@@ -248,6 +254,10 @@ class SyncClient(SyncGroupCalls):
             raise ClosedError("the client has been closed")
         return self._loop.run(work)
 
+    def _close(self, found: AsyncGenerator[Any, None]) -> None:
+        if self._loop.running:
+            self._loop.run(found.aclose())
+
     def _check_open(self) -> None:
         if self._closed:
             raise ClosedError("the client has been closed")
@@ -267,6 +277,11 @@ class SyncSubscription:
                 return
             for record in some:
                 yield record._replace(subscription=self)
+
+    @property
+    def subscription(self) -> Subscription:
+        """The one that runs on the client's thread."""
+        return self._subscription
 
     def ack(self, record: Record) -> Awaitable[None]:
         """Acknowledge a record. Returns at once; nothing needs to be awaited."""

@@ -39,3 +39,11 @@ def to_us(time: datetime | int, field: str = "timestamp") -> int:
 def from_us(time_us: int) -> datetime:
     """The UTC datetime of microseconds since the Unix epoch."""
     return _EPOCH + timedelta(microseconds=time_us)
+
+
+def moment(time_us: int) -> datetime:
+    """As ``from_us``; what no calendar reaches is the last moment of it."""
+    try:
+        return from_us(time_us)
+    except OverflowError:
+        return datetime.max.replace(tzinfo=UTC)

@@ -308,16 +308,18 @@ class RetryItem(_message.Message):
     def __init__(self, offset: _Optional[int] = ..., cause: _Optional[_Union[RetryCause, str]] = ..., delay_ms: _Optional[int] = ..., lane: _Optional[int] = ..., error: _Optional[str] = ..., dead: _Optional[bool] = ...) -> None: ...
 
 class TransactOp(_message.Message):
-    __slots__ = ("transaction_id", "appends", "consume", "keep_ms")
+    __slots__ = ("transaction_id", "appends", "consume", "keep_ms", "unleased")
     TRANSACTION_ID_FIELD_NUMBER: _ClassVar[int]
     APPENDS_FIELD_NUMBER: _ClassVar[int]
     CONSUME_FIELD_NUMBER: _ClassVar[int]
     KEEP_MS_FIELD_NUMBER: _ClassVar[int]
+    UNLEASED_FIELD_NUMBER: _ClassVar[int]
     transaction_id: bytes
     appends: _containers.RepeatedCompositeFieldContainer[AppendOp]
     consume: _containers.RepeatedCompositeFieldContainer[SettleOp]
     keep_ms: int
-    def __init__(self, transaction_id: _Optional[bytes] = ..., appends: _Optional[_Iterable[_Union[AppendOp, _Mapping]]] = ..., consume: _Optional[_Iterable[_Union[SettleOp, _Mapping]]] = ..., keep_ms: _Optional[int] = ...) -> None: ...
+    unleased: bool
+    def __init__(self, transaction_id: _Optional[bytes] = ..., appends: _Optional[_Iterable[_Union[AppendOp, _Mapping]]] = ..., consume: _Optional[_Iterable[_Union[SettleOp, _Mapping]]] = ..., keep_ms: _Optional[int] = ..., unleased: _Optional[bool] = ...) -> None: ...
 
 class SeekGroupOp(_message.Message):
     __slots__ = ("group", "flows")

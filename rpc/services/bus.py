@@ -1,4 +1,4 @@
-"""The EventBus service: puts publish, replay and subscribe together."""
+"""The EventBus service: puts publish, replay, subscribe and transact together."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import grpc
 
 from holdfast.rpc.services.bus_publish import PublishService
 from holdfast.rpc.services.handlers import Context, server_stream
+from holdfast.rpc.services.transact import TransactService
 from holdfast.v1 import bus_pb2
 
 SERVICE = bus_pb2.DESCRIPTOR.services_by_name["EventBus"].full_name
@@ -27,7 +28,10 @@ class Subscribes(Protocol):
 
 
 def handlers(
-    publish: PublishService, replay: Replays | None, subscribe: Subscribes | None
+    publish: PublishService,
+    replay: Replays | None,
+    subscribe: Subscribes | None,
+    transact: TransactService | None = None,
 ) -> grpc.GenericRpcHandler[bytes, bytes]:
     """What a server registers for ``holdfast.v1.EventBus``."""
     unary = publish.publish_observed if publish.observed else publish.publish
@@ -39,6 +43,8 @@ def handlers(
         methods["Replay"] = server_stream(bus_pb2.ReplayRequest, replay.replay)
     if subscribe is not None:
         methods["Subscribe"] = grpc.stream_stream_rpc_method_handler(subscribe.subscribe)
+    if transact is not None:
+        methods["Transact"] = grpc.unary_unary_rpc_method_handler(transact.transact)
     return grpc.method_handlers_generic_handler(SERVICE, methods)
 
 

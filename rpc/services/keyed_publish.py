@@ -87,7 +87,7 @@ class KeyedPublish:
             for (facts, data), numbers in zip(batches, callers, strict=True)
         ]
         for part in parts:
-            part.facts.marks = b"".join(part.digests)
+            part.facts.marks = _packed(part.digests)
         self._parts = _without(parts, self._follows)
 
     @property
@@ -100,10 +100,20 @@ class KeyedPublish:
         """Records that were stored before."""
         return sum(1 for number in range(len(self._places)) if self._place(number).duplicate)
 
+    @property
+    def parts(self) -> Sequence[Part]:
+        """What is left, batch by batch."""
+        return self._parts
+
+    def append(self) -> tuple[log_pb2.AppendOp, list[bytes]]:
+        """What an operation appends that stores what is left, and its batches."""
+        append = log_pb2.AppendOp(topic_id=self._topic_id, batches=[part.facts for part in self._parts])
+        return append, [part.data for part in self._parts]
+
     def op(self) -> bytes:
         """The operation that appends what is left."""
-        append = log_pb2.AppendOp(topic_id=self._topic_id, batches=[part.facts for part in self._parts])
-        return encode_op(log_pb2.Op(append=append), [part.data for part in self._parts])
+        append, batches = self.append()
+        return encode_op(log_pb2.Op(append=append), batches)
 
     def repeated(self, marked: Iterable[log_pb2.MarkedRecord]) -> None:
         """The operation was refused, because these of its records are stored."""
@@ -181,9 +191,15 @@ def _cut(part: Part, keep: list[int]) -> Part:
         length=len(data),
         min_timestamp_us=min(times),
         max_timestamp_us=max(times),
-        marks=b"".join(digests),
+        marks=_packed(digests),
     )
     return Part(facts, data, _pick(part.callers, keep), digests)
+
+
+def _packed(digests: Sequence[bytes]) -> bytes:
+    """As an operation has them; empty when no record has a key."""
+    packed = b"".join(digests)
+    return packed if any(packed) else b""
 
 
 def _pick(column: Sequence[_T], keep: list[int]) -> list[_T]:

@@ -132,25 +132,52 @@ class PublishEncoder:
             if parsed.batches is None and any(map(_IDEMPOTENCY_KEYS, request.batches)):
                 return self._prepare_keyed_batches(request, topic, streamed=streamed)
             op, blobs = self._append_batches(request, batches, topic)
+            self._check_total(blobs)
             return Prepared(encode_op(op, blobs), None)
         if not request.records:
             raise invalid("records", "the request holds neither records nor batches")
         if request.idempotency_keys:
             return self._prepare_keyed_records(request, topic, streamed=streamed)
         op, blobs, spread, _ = self._append_records(request, topic)
+        self._check_total(blobs)
         return Prepared(encode_op(op, blobs), spread)
+
+    def keyed(self, request: bus_pb2.PublishRequest, topic: TopicFacts, *, keyless: int) -> KeyedPublish:
+        """The request's records, with idempotency keys or without, for an operation of the caller's own.
+
+        How much they are together is for the caller to look at.
+
+        Args:
+            keyless: decides which partition takes the records without a key.
+
+        Raises:
+            HoldfastError: as ``prepare``.
+        """
+        if request.batches:
+            if request.records:
+                raise invalid("records", "send records or batches of a topic, not both")
+            op, blobs = self._append_batches(request, request.batches, topic)
+            keys, callers = _batch_keys(request, op)
+            batches = zip(op.append.batches, blobs, strict=True)
+            found = KeyedPublish(topic.id, batches, callers, keys)
+        elif request.records:
+            keys = request.idempotency_keys[:] or [b""] * len(request.records)
+            check_keys("idempotency_keys", keys, len(request.records))
+            op, blobs, _, numbers = self._append_records(request, topic, keyless)
+            batches = zip(op.append.batches, blobs, strict=True)
+            found = KeyedPublish(topic.id, batches, numbers, keys)
+        else:
+            raise invalid("records", f"there are neither records nor batches for topic {topic.name!r}")
+        if any(keys) and not topic.idempotency_ttl_ms:
+            raise takes_no_keys(topic.name)
+        return found
 
     def _prepare_keyed_batches(
         self, request: bus_pb2.PublishRequest, topic: TopicFacts, *, streamed: bool
     ) -> Prepared:
         op, blobs = self._append_batches(request, request.batches, topic)
-        keys: list[bytes] = []
-        callers: list[range] = []
-        for item, facts in zip(request.batches, op.append.batches, strict=True):
-            own = item.idempotency_keys[:] or [b""] * facts.count
-            check_keys("batches.idempotency_keys", own, facts.count)
-            callers.append(range(len(keys), len(keys) + facts.count))
-            keys += own
+        self._check_total(blobs)
+        keys, callers = _batch_keys(request, op)
         if not any(keys):
             return Prepared(encode_op(op, blobs), None)
         _check_keyed(request, topic, streamed=streamed)
@@ -165,6 +192,7 @@ class PublishEncoder:
         if any(keys):
             _check_keyed(request, topic, streamed=streamed)
         op, blobs, spread, callers = self._append_records(request, topic)
+        self._check_total(blobs)
         if not any(keys):
             return Prepared(encode_op(op, blobs), spread)
         batches = zip(op.append.batches, blobs, strict=True)
@@ -184,7 +212,6 @@ class PublishEncoder:
         add = append.batches.add
         limits, max_record = self._limits, topic.max_record_bytes or None
         blobs: list[bytes] = []
-        total = 0
         seen = set()
         for item in batches:
             partition = item.partition
@@ -197,7 +224,6 @@ class PublishEncoder:
             seen.add(partition)
             batch = item.batch
             facts = check_batch(batch, limits, max_record_bytes=max_record)
-            total += len(batch)
             if isinstance(batch, bytes):
                 blobs.append(batch)
             else:
@@ -210,17 +236,16 @@ class PublishEncoder:
                 min_timestamp_us=facts.min_timestamp_us,
                 max_timestamp_us=facts.max_timestamp_us,
             )
-        self._check_total(total)
         return op, blobs
 
     def _append_records(
-        self, request: bus_pb2.PublishRequest, topic: TopicFacts
+        self, request: bus_pb2.PublishRequest, topic: TopicFacts, keyless: int | None = None
     ) -> tuple[log_pb2.Op, list[bytes], list[int], Iterable[list[int]]]:
         """The operation, its batches, the partition of each record, and the records of each batch."""
         # Column by column: one C-speed pass each instead of Python per record.
         records = list(request.records)
         keys = list(map(_KEY, records))
-        spread = self._spread(request, topic, keys)
+        spread = self._spread(request, topic, keys, keyless)
         groups: dict[int, list[int]] = {}
         for position, partition in enumerate(spread):
             groups.setdefault(partition, []).append(position)
@@ -252,11 +277,15 @@ class PublishEncoder:
                 min_timestamp_us=facts.min_timestamp_us,
                 max_timestamp_us=facts.max_timestamp_us,
             )
-        self._check_total(sum(map(len, blobs)))
         return op, blobs, spread, groups.values()
 
-    def _spread(self, request: bus_pb2.PublishRequest, topic: TopicFacts, keys: list[bytes]) -> list[int]:
-        """The partition of each record. Those without a key stay together, in the next partition round."""
+    def _spread(
+        self, request: bus_pb2.PublishRequest, topic: TopicFacts, keys: list[bytes], keyless: int | None
+    ) -> list[int]:
+        """The partition of each record.
+
+        Those without a key stay together, where ``keyless`` says or in the next partition round.
+        """
         partitions = topic.partitions
         if request.HasField("partition"):
             if request.partition >= partitions:
@@ -265,15 +294,28 @@ class PublishEncoder:
         if request.producer_id:
             # Sequences count per partition, so a retry has to hit the same one.
             raise invalid("partition", "records with a producer_id need the partition they go to")
-        keyless = next(self._turn) % partitions
-        return [partition_for(key, partitions) if key else keyless for key in keys]
+        turn = (next(self._turn) if keyless is None else keyless) % partitions
+        return [partition_for(key, partitions) if key else turn for key in keys]
 
-    def _check_total(self, size: int) -> None:
+    def _check_total(self, blobs: Iterable[bytes]) -> None:
+        size = sum(map(len, blobs))
         if size > self._max_request_bytes:
             raise RecordTooLargeError(
                 f"the request holds {size} bytes of batches; at most {self._max_request_bytes}",
                 metadata={"field": "batches", "limit": str(self._max_request_bytes)},
             )
+
+
+def _batch_keys(request: bus_pb2.PublishRequest, op: log_pb2.Op) -> tuple[list[bytes], list[range]]:
+    """The idempotency keys of all records, and which records of the request each batch holds."""
+    keys: list[bytes] = []
+    callers: list[range] = []
+    for item, facts in zip(request.batches, op.append.batches, strict=True):
+        own = item.idempotency_keys[:] or [b""] * facts.count
+        check_keys("batches.idempotency_keys", own, facts.count)
+        callers.append(range(len(keys), len(keys) + facts.count))
+        keys += own
+    return keys, callers
 
 
 def _check_keyed(request: bus_pb2.PublishRequest, topic: TopicFacts, *, streamed: bool) -> None:

@@ -86,6 +86,13 @@ def handlers(meter: Meter) -> dict[type, Handler]:
     scrubbed = counter("holdfast.scrub.rows", "{row}", "Rows read by the scrub")
     scrubbed_bytes = counter("holdfast.scrub.bytes", "By", "Bytes read by the scrub")
     passes = counter("holdfast.scrub.passes", "{pass}", "Passes of the scrub over everything")
+    transacted = latency("holdfast.transact.duration", "Transact, from request to answer")
+    transactions = counter("holdfast.transactions", "{transaction}", "Transactions committed")
+    refusals = counter("holdfast.transactions.refused", "{transaction}", "Transactions refused, by reason")
+    taken = {
+        "redriven": counter("holdfast.redriven", "{record}", "Dead letters published again"),
+        "discarded": counter("holdfast.discarded", "{record}", "Dead letters discarded"),
+    }
 
     def on_publish(event: rpc.PublishHandled) -> None:
         if event.reason:
@@ -120,8 +127,17 @@ def handlers(meter: Meter) -> dict[type, Handler]:
         scrubbed_bytes.add(event.bytes)
         passes.add(event.finished)
 
+    def on_transact(event: rpc.TransactHandled) -> None:
+        if event.reason:
+            refusals.add(1, {"reason": event.reason})
+            return
+        transactions.add(1)
+        transacted.record(event.seconds)
+
     return {
         rpc.PublishHandled: on_publish,
+        rpc.TransactHandled: on_transact,
+        rpc.DeadLettersTaken: lambda e: taken[e.how].add(e.records, {"topic": e.topic}),
         engine.ProposalTimings: on_entry,
         engine.TurnCompleted: on_turn,
         engine.ProposalRejected: lambda e: rejections.add(1, {"call": "propose", "reason": e.reason}),
