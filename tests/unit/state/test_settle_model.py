@@ -18,14 +18,15 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from holdfast.cluster.commands import encode_entry
-from holdfast.cluster.group_definition import Definition, backoff_ms
+from holdfast.cluster.group_definition import Definition, backoff_ms, check
 from holdfast.cluster.state.limits import StateLimits
-from holdfast.storage import bits, groups, partitions
+from holdfast.storage import bits, groups, journal, partitions
 from holdfast.storage.lmdb_store import LmdbStore
 from holdfast.storage.port import Table
 from holdfast.storage.retries import NEVER_US, State
-from holdfast.v1 import log_pb2
+from holdfast.v1 import bus_pb2, log_pb2
 
+from .group_kit import definition, put, seek
 from .replica_kit import Replica, append, commit, create, delete, trim
 from .settle_kit import (
     EXPIRED,
@@ -35,7 +36,6 @@ from .settle_kit import (
     PARK,
     REJECT,
     above,
-    define,
     floor_of,
     flow,
     grow,
@@ -43,6 +43,7 @@ from .settle_kit import (
     item,
     letter,
     restore,
+    row_of,
     settle,
     sweep,
     waiting,
@@ -52,7 +53,7 @@ LIMITS = StateLimits(step_rows=3, scan_rows=4, max_settled_ahead=1 << 30)
 DEAD = 3
 #: Topic and partition; the last one is of no topic.
 PLACES = [(1, 0), (1, 1), (2, 0), (9, 0)]
-#: Group g gives a record three attempts, h any number and has no dead-letter topic.
+#: Group g gives a record so many attempts, h any number and has no dead-letter topic.
 GROUPS = ("g", "h")
 CAUSES = (NACK, EXPIRED, LOST, PARK, REJECT, LET_GO)
 CHARGED = (NACK, EXPIRED, LOST, REJECT)
@@ -85,6 +86,7 @@ class Flow:
     settled: set[int] = field(default_factory=set)
     rows: dict[int, Row] = field(default_factory=dict)
     floor: int | None = None
+    fence: int = 0
 
     def at(self, offset: int) -> Row | None:
         return None if offset in self.settled else self.rows.get(offset)
@@ -116,6 +118,8 @@ class World:
                     raise Refused("STALE_GROUP")
                 continue
             found = self.flow(op.group, place)
+            if part.fence not in (0, found.fence):
+                raise Refused("FENCED")
             at = part.base
             for gap, length in zip(part.runs[::2], part.runs[1::2], strict=True):
                 found.settled |= set(range(at + gap, at + gap + length))
@@ -180,15 +184,18 @@ def framed(op: log_pb2.SettleOp) -> bytes:
     return settle(op.group, *op.flows, dead=[letter(DEAD, n // 2 % 2) for n in range(dead_in(op))])
 
 
-def start(replica: Replica) -> dict[str, Definition]:
-    """Topics, and groups; the same in every replica that is compared."""
-    replica.run(create("t", 2), create("u", 1), create("dead", 2))
-    definitions = {
-        "g": define(replica, "g", dead="dead", max_attempts=3),
-        "h": define(replica, "h", initial_ms=20, max_ms=100),
-    }
-    replica.store.commit()
-    return definitions
+def limited(attempts: int) -> bus_pb2.GroupDefinition:
+    return definition("t", "u", attempts=attempts, dead_letter_topic="dead")
+
+
+def unlimited() -> bus_pb2.GroupDefinition:
+    return definition("t", retry=bus_pb2.RetryPolicy(initial_ms=20, max_ms=100))
+
+
+def start(replica: Replica) -> None:
+    replica.run(
+        create("t", 2), create("u", 1), create("dead", 2), put("g", limited(3)), put("h", unlimited())
+    )
 
 
 #: Mostly within what is there at first.
@@ -212,8 +219,8 @@ class Comparison(RuleBasedStateMachine):
 
     @initialize()
     def begin(self) -> None:
-        definitions = start(self.replica)
-        self.begun = len(self.replica.entries)
+        start(self.replica)
+        definitions = {"g": check(limited(3)), "h": check(unlimited())}
         self.world = World({(1, 0): 0, (1, 1): 0, (2, 0): 0}, {}, definitions)
         for topic, partition in self.world.ends:
             self.grow(topic, partition, 64)
@@ -244,7 +251,8 @@ class Comparison(RuleBasedStateMachine):
             if data.draw(st.booleans()):
                 acked |= set(range(first, first + length))
             floor = data.draw(st.none() | st.none() | st.integers(0, 60))
-            part = flow(*place, offsets=self.within(place, acked, data), floor=floor)
+            fence = self.world.flow(group, place).fence + data.draw(st.sampled_from([0, 0, 0, 0, 0, 1]))
+            part = flow(*place, offsets=self.within(place, acked, data), floor=floor, fence=fence)
             part.retries.extend(data.draw(st.lists(items, max_size=4)))
             op.flows.append(part)
         self.mark_dead(op, data)
@@ -278,7 +286,7 @@ class Comparison(RuleBasedStateMachine):
             refused = str(error)
         if refused:
             # Of two reasons either may be found first.
-            assert result.error.reason in ("STALE_GROUP", "OFFSET_OUT_OF_RANGE")
+            assert result.error.reason in ("STALE_GROUP", "OFFSET_OUT_OF_RANGE", "FENCED")
             return
         assert not result.HasField("error"), result.error
         self.world = after
@@ -306,6 +314,7 @@ class Comparison(RuleBasedStateMachine):
             again = op.flows.add()
             again.CopyFrom(part)
             del again.retries[:]
+            again.fence = 0
         letters = self.world.letters
         self.apply(op)
         assert self.world.letters == letters
@@ -353,6 +362,29 @@ class Comparison(RuleBasedStateMachine):
                 row = found.rows[offset]
                 row.state, row.due_us = State.WAITING, self.replica.time_us
         found.tidy()
+
+    @rule(group=st.sampled_from(GROUPS), place=st.sampled_from(PLACES[:3]), offset=offsets)
+    def seek(self, group: str, place: tuple[int, int], offset: int) -> None:
+        """In steps, the first of which fences the flow."""
+        if offset > self.world.ends.get(place, -1):
+            return
+        found = self.world.flow(group, place)
+        state = partitions.read_state(self.replica.w, *place)
+        assert state is not None
+        while self.run(seek(group, (*place, offset))).more:
+            assert floor_of(self.replica.w, group, *place) == found.floor
+            above(self.replica.w, group, *place)
+            waiting(self.replica.w, group, *place)
+        floor = max(offset, state.start_offset)
+        fence = journal.read_meta(self.replica.w).last_index
+        self.world.flows[group, *place] = Flow(set(range(floor)), {}, floor, fence)
+
+    @rule(attempts=st.integers(1, 4))
+    def redefine(self, attempts: int) -> None:
+        """What has had more attempts already dies of its next failure."""
+        result = self.run(put("g", limited(attempts)))
+        if not result.HasField("error"):
+            self.world.definitions["g"] = check(limited(attempts))
 
     @rule(place=st.sampled_from(PLACES[:3]), before=offsets)
     def trim(self, place: tuple[int, int], before: int) -> None:
@@ -404,6 +436,7 @@ class Comparison(RuleBasedStateMachine):
                 continue
             floor = found.floor
             assert floor_of(w, group, topic, partition) == floor
+            assert row_of(w, group, topic, partition).fence == found.fence
             assert above(w, group, topic, partition) == {n for n in found.settled if n >= (floor or 0)}
             rows = waiting(w, group, topic, partition)
             assert {
@@ -431,8 +464,7 @@ class Comparison(RuleBasedStateMachine):
         if not hasattr(self, "world"):
             return
         other = Replica(LIMITS)
-        start(other)
-        for entry in self.replica.entries[self.begun :]:
+        for entry in self.replica.entries:
             other.entry(entry)
             other.machine.reset()
         assert other.dump() == self.replica.dump()
@@ -459,6 +491,8 @@ def random_op(rng: random.Random) -> bytes:
         case 3:
             named = rng.sample(range(60), 20)
             return restore(group, flow(*places[0], offsets=named), discard=rng.random() < 0.3)
+        case 7:
+            return seek(group, *[(*place, rng.randint(0, 60)) for place in places])
         case 4 if rng.random() < 0.05:
             return delete(rng.choice(["u", "dead"]))
         case 5 | 6:
@@ -495,12 +529,11 @@ def test_replicas_agree_whatever_their_turns() -> None:
         first, results, rng = history(seed)
         done_something += sum(not each.HasField("error") for entry in results for each in entry)
         second = Replica(LIMITS)
-        start(second)
-        begun = len(second.entries)
-        given = first.entries[begun:]
+        given = first.entries
         done = committed = 0
         while done < len(given):
-            assert second.entry(given[done]).results == results[done]
+            applied = second.entry(given[done])
+            assert not done or applied.results == results[done - 1]
             done += 1
             if rng.random() < 0.2:
                 second.store.commit()
@@ -522,7 +555,7 @@ def test_stores_agree(tmp_path: Path) -> None:
     try:
         disk = Replica(LIMITS, store=store)
         start(disk)
-        given = memory.entries[len(disk.entries) :]
+        given = memory.entries[1:]
         for entry, wanted in zip(given[:30], results[:30], strict=True):
             assert disk.entry(entry).results == wanted
         store.commit()
