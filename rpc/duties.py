@@ -1,4 +1,4 @@
-"""What a leader does from time to time: propose retention and expiry.
+"""What a leader does from time to time: propose retention, expiry and sweeps.
 
 What to forget is decided by pure functions in ``cluster.state.retention``;
 replicas forget the same because it travels through the log.
@@ -13,6 +13,7 @@ from holdfast.cluster.commands import encode_op
 from holdfast.cluster.ports import Clock
 from holdfast.cluster.results import Role
 from holdfast.cluster.state.retention import plan_expiry, plan_mark_expiry, plan_trims
+from holdfast.cluster.state.sweep import plan_sweep
 from holdfast.errors import HoldfastError
 from holdfast.rpc.bridge import EngineBridge
 from holdfast.storage.port import Store
@@ -21,7 +22,8 @@ from holdfast.v1 import log_pb2
 logger = logging.getLogger(__name__)
 
 _TIMEOUT_S = 10.0
-#: Rounds of trimming, and of forgetting marks, in one go; what is left waits for the next interval.
+#: Rounds of trimming, of forgetting marks and of sweeping in one go; what is left waits for the next
+#: interval.
 _MAX_ROUNDS = 64
 
 
@@ -42,6 +44,7 @@ class LeaderDuties:
         self._interval_s = interval_s
         self._producer_idle_us = int(producer_idle_s * 1_000_000)
         self._after = (0, 0)
+        self._swept = b""
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -85,7 +88,7 @@ class LeaderDuties:
         if expiry is not None and self._bridge.progress.role is Role.LEADER:
             await self._propose([expiry])
             proposed += 1
-        return proposed + await self._expire_marks()
+        return proposed + await self._expire_marks() + await self._sweep()
 
     async def _expire_marks(self) -> int:
         proposed = 0
@@ -95,6 +98,17 @@ class LeaderDuties:
                 break
             await self._propose(ops)
             proposed += len(ops)
+        return proposed
+
+    async def _sweep(self) -> int:
+        """Delete what groups keep of topics that are gone."""
+        op, self._swept = await asyncio.to_thread(self._plan_sweep)
+        proposed = 0
+        while op is not None and proposed < _MAX_ROUNDS and self._bridge.progress.role is Role.LEADER:
+            result, _ = await self._bridge.submit(encode_op(op), _TIMEOUT_S)
+            proposed += 1
+            if not result.more:
+                break
         return proposed
 
     async def _propose(self, ops: list[log_pb2.Op]) -> None:
@@ -111,6 +125,10 @@ class LeaderDuties:
     def _plan_mark_expiry(self) -> list[log_pb2.Op]:
         with self._store.read() as reader:
             return plan_mark_expiry(reader, self._clock.wall_us())
+
+    def _plan_sweep(self) -> tuple[log_pb2.Op | None, bytes]:
+        with self._store.read() as reader:
+            return plan_sweep(reader, self._swept)
 
     def _plan_expiry(self) -> log_pb2.Op | None:
         with self._store.read() as reader:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from rpc_fakes import FakeEngine, Served, make_engine
 
+from holdfast.cluster.commands import encode_op
 from holdfast.records import encode_batch
 from holdfast.rpc.duties import LeaderDuties
-from holdfast.v1 import bus_pb2, topics_pb2
+from holdfast.storage.port import Table
+from holdfast.v1 import bus_pb2, log_pb2, topics_pb2
 
 
 class Clock:
@@ -43,6 +45,32 @@ async def test_old_records_are_trimmed_and_idle_producers_forgotten() -> None:
         assert await duties(engine, clock).run_once() == 2
         topic = await served.topics.GetTopic(topics_pb2.GetTopicRequest(name="t"))
         assert topic.partition_info[0].start_offset == topic.partition_info[0].end_offset == 1
+
+
+async def test_what_groups_keep_of_a_deleted_topic_is_swept() -> None:
+    engine = make_engine()
+    definition = bus_pb2.GroupDefinition(topics=["t"])
+    flow = log_pb2.FlowSettle(topic_id=1, retries=[log_pb2.RetryItem(cause=log_pb2.RETRY_CAUSE_PARK)])
+    append = log_pb2.AppendOp(topic_id=1)
+    append.batches.add(count=1, length=1)
+    for op, blob in (
+        (log_pb2.Op(create_topic=log_pb2.CreateTopicOp(name="t", partitions=1)), b""),
+        (log_pb2.Op(append=append), b"x"),
+        (log_pb2.Op(put_group=log_pb2.PutGroupOp(group="g", definition=definition)), b""),
+        (log_pb2.Op(settle=log_pb2.SettleOp(group="g", flows=[flow])), b""),
+    ):
+        await engine.bridge.submit(encode_op(op, [blob]), 5.0)
+    leader = duties(engine, Clock())
+    index = engine.index
+    assert await leader.run_once() == 0
+    assert engine.index == index  # nothing is proposed for nothing
+    await engine.bridge.submit(encode_op(log_pb2.Op(delete_topic=log_pb2.DeleteTopicOp(name="t"))), 5.0)
+    with engine.store.read() as reader:
+        assert (reader.count(Table.FLOWS), reader.count(Table.RETRIES)) == (1, 1)
+    assert await leader.run_once() == 1
+    with engine.store.read() as reader:
+        assert (reader.count(Table.FLOWS), reader.count(Table.RETRIES)) == (0, 0)
+    assert await leader.run_once() == 0
 
 
 async def test_followers_do_nothing() -> None:
