@@ -13,7 +13,9 @@ from holdfast.storage.memory_store import MemoryStore
 from holdfast.storage.port import Table
 from holdfast.v1 import log_pb2
 
+from .group_kit import definition, put, seek
 from .replica_kit import T0, Replica, append, commit, create, delete, trim
+from .settle_kit import PARK, REJECT, flow, item, letter, restore, settle, sweep
 
 
 def test_an_operation_of_a_later_version_is_an_error() -> None:
@@ -48,19 +50,47 @@ def test_an_entry_that_does_not_decode_is_an_error_for_each_operation(entry: byt
     assert replica.dump() == before
 
 
+def every_kind() -> bytes:
+    """An entry that touches all there is."""
+    dying = flow(retries=[item(2, REJECT, dead=True), item(1, PARK, delay_ms=5, error="why", lane=7)])
+    return encode_entry(
+        T0,
+        [
+            append(1, [(0, 1, 1)], producer=7),
+            commit("g", (1, 0, 1)),
+            put("g", definition("t", attempts=3, dead_letter_topic="dead")),
+            settle("g", dying, flow(1, 1, offsets=[0, 2], floor=1), dead=[letter(2)]),
+            restore("g", flow(runs=[1, 1]), discard=True),
+            seek("g", (1, 1, 0)),
+            trim(1, 0, 1),
+            delete("t"),
+            sweep(),
+        ],
+    )
+
+
 @given(data=st.data())
 def test_apply_is_total(data: st.DataObject) -> None:
     replica = Replica()
     replica.topic("t", 2)
-    replica.do(append(1, producer=7))
-    good = encode_entry(
-        T0, [append(1, [(0, 1, 1)], producer=7), commit("g", (1, 0, 1)), trim(1, 0, 1), delete("t")]
-    )
+    replica.topic("dead")
+    replica.do(append(1, [(0, 3), (1, 3)], producer=7))
+    replica.do(put("g", definition("t", attempts=3, dead_letter_topic="dead")))
+    good = every_kind()
     damaged = bytearray(good)
     for _ in range(data.draw(st.integers(1, 4))):
         damaged[data.draw(st.integers(0, len(good) - 1))] = data.draw(st.integers(0, 255))
     assert replica.entry(bytes(damaged)).results
     replica.do(create("another"))
+
+
+def test_the_entry_that_is_damaged_is_sound() -> None:
+    replica = Replica()
+    replica.topic("t", 2)
+    replica.topic("dead")
+    replica.do(append(1, [(0, 3), (1, 3)]))
+    replica.do(append(1, [(0, 1)], producer=7))
+    assert [each.error.reason for each in replica.entry(every_kind()).results] == [""] * 9
 
 
 def fill(replica: Replica) -> None:
