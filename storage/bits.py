@@ -41,6 +41,16 @@ def chunks_of(ranges: Iterable[tuple[int, int]]) -> dict[int, int]:
     return found
 
 
+def count_chunks(ranges: Iterable[tuple[int, int]]) -> int:
+    """In how many chunks these ranges lie, which ascend and of which none is empty."""
+    count, last = 0, -1
+    for first, end in ranges:
+        low, high = first // CHUNK_BITS, (end - 1) // CHUNK_BITS
+        count += high - max(low - 1, last)
+        last = high
+    return count
+
+
 def ranges_of(chunk: int, bits: int) -> Iterator[tuple[int, int]]:
     """The runs of set bits of a chunk as ranges of offsets, ascending."""
     base = chunk * CHUNK_BITS

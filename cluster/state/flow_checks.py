@@ -9,6 +9,7 @@ from holdfast.cluster.state.catalog import check_partition, partition_state
 from holdfast.cluster.state.context import EntryContext
 from holdfast.errors import InvalidArgumentError, LimitExceededError, OffsetOutOfRangeError
 from holdfast.storage import flows
+from holdfast.storage.partitions import PartitionState
 from holdfast.storage.topics import TopicRow
 from holdfast.v1 import log_pb2
 
@@ -63,6 +64,24 @@ def check_position(context: EntryContext, topic: TopicRow, start: log_pb2.FlowSt
     return max(start.offset, state.start_offset)
 
 
+def check_within(topic: TopicRow, partition: int, state: PartitionState, offset: int) -> None:
+    """
+    Raises:
+        OffsetOutOfRangeError: the offset is past the end of the partition.
+    """
+    if offset > state.next_offset:
+        raise OffsetOutOfRangeError(
+            f"offset {offset} is past the end of {topic.name!r} partition {partition}, "
+            f"which is {state.next_offset}",
+            metadata={
+                "topic": topic.name,
+                "partition": str(partition),
+                "start_offset": str(state.start_offset),
+                "end_offset": str(state.next_offset),
+            },
+        )
+
+
 def check_flow_room(context: EntryContext, group: str, places: Collection[Place]) -> None:
     """That the flows of these partitions fit beside those of all groups.
 
@@ -77,3 +96,11 @@ def check_flow_room(context: EntryContext, group: str, places: Collection[Place]
 
 def too_many(what: str, most: int) -> LimitExceededError:
     return LimitExceededError(f"{what}; the limit is {most}", metadata={"limit": str(most)})
+
+
+def too_large(found: int, what: str, limit: int) -> InvalidArgumentError:
+    """More of something than one operation may hold."""
+    return InvalidArgumentError(
+        f"{found} {what} in one operation; {limit} are allowed",
+        metadata={"field": "flows", "limit": str(limit)},
+    )

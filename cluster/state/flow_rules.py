@@ -16,11 +16,11 @@ from itertools import islice
 
 from holdfast.cluster.state.catalog import partition_state
 from holdfast.cluster.state.context import EntryContext
+from holdfast.cluster.state.flow_checks import check_within, too_large
 from holdfast.errors import (
     FencedError,
     InvalidArgumentError,
     LimitExceededError,
-    OffsetOutOfRangeError,
     UnknownTopicError,
 )
 from holdfast.storage import acks, bits, flow_keys, flows, groups, retries
@@ -94,6 +94,7 @@ class FlowEdit:
 
         Raises:
             LimitExceededError: too far above the floor.
+            InvalidArgumentError: more chunks than an operation may concern.
         """
         above = []
         for first, end in ranges:
@@ -104,8 +105,10 @@ class FlowEdit:
         if not above:
             return 0
         self._check_window(above[-1][1], coming)
-        new = bits.chunks_of(above)
-        for chunk, value in new.items():
+        concerned = bits.count_chunks(above)
+        if concerned > self._context.limits.max_settle_runs:
+            raise too_large(concerned, "chunks of runs", self._context.limits.max_settle_runs)
+        for chunk, value in bits.chunks_of(above).items():
             before = self._chunk(chunk)
             after = before | value
             if after != before:
@@ -113,7 +116,7 @@ class FlowEdit:
                 self._dirty.add(chunk)
                 self._added += after.bit_count() - before.bit_count()
         self._ranges += above
-        return len(new)
+        return concerned
 
     def raise_floor(self, offset: int) -> None:
         """Everything below ``offset`` is settled; the floor does not go back."""
@@ -135,15 +138,12 @@ class FlowEdit:
 
     def first_settled(self, ranges: Iterable[Range]) -> int | None:
         """The first of these records that is settled; None: none is."""
-        end_of_bits = self._window_end()
         for first, end in ranges:
             if first < min(end, self.floor):
                 return first
-            if self.row.settled_above or self._added:
-                for chunk, value in bits.chunks_of([(first, min(end, end_of_bits))]).items():
-                    both = value & self._chunk(chunk)
-                    if both:
-                        return chunk * bits.CHUNK_BITS + bits.trailing_zeros(both)
+            found = self._first_bit(first, end)
+            if found is not None:
+                return found
         return None
 
     def retry(self, offset: int) -> RetryRow | None:
@@ -207,14 +207,31 @@ class FlowEdit:
             self._chunks[chunk] = value
         return value
 
-    def _window_end(self, coming: int = 0) -> int:
-        """No bit is set at or beyond this offset."""
-        lowest = max(self.floor, self.state.start_offset, coming)
-        return lowest + self._context.limits.max_settled_ahead
+    def _held(self, low: int, high: int) -> dict[int, int]:
+        """The chunks from ``low`` to ``high`` that have bits, however far these lie apart."""
+        if low == high:
+            return {low: self._chunk(low)}
+        stored = acks.scan(self._context.w, self.key, low, high + 1) if self.row.settled_above else ()
+        known = {chunk: value for chunk, value in self._chunks.items() if low <= chunk <= high}
+        return dict(stored) | known
+
+    def _first_bit(self, first: int, end: int) -> int | None:
+        """The first bit that is set from ``first`` up to ``end``."""
+        if first >= end or not (self.row.settled_above or self._added):
+            return None
+        held = self._held(first // bits.CHUNK_BITS, (end - 1) // bits.CHUNK_BITS)
+        for chunk in sorted(held):
+            base = chunk * bits.CHUNK_BITS
+            skipped = max(first - base, 0)
+            value = held[chunk] >> skipped << skipped
+            if value:
+                found = base + bits.trailing_zeros(value)
+                return found if found < end else None
+        return None
 
     def _check_window(self, end: int, coming: int) -> None:
-        if end > self._window_end(coming):
-            limit = self._context.limits.max_settled_ahead
+        limit = self._context.limits.max_settled_ahead
+        if end > max(self.floor, self.state.start_offset, coming) + limit:
             raise LimitExceededError(
                 f"group {self.group!r} would settle records {limit} behind the first open one of "
                 f"{self.topic.name!r} partition {self.partition}, {self.floor}; settle the oldest first",
@@ -238,15 +255,10 @@ class FlowEdit:
         """Bits that are set from ``first``, where the floor was, up to ``end``; none is set below."""
         low = first // bits.CHUNK_BITS
         high, high_bit = divmod(end, bits.CHUNK_BITS)
-        held = self._chunks
-        if self.row.settled_above and high > low:
-            # Chunk by chunk would be long when the floor has jumped far.
-            held = dict(acks.scan(self._context.w, self.key, low, high + 1)) | held
         total = 0
-        for chunk, value in held.items():
-            if low <= chunk <= high:
-                passed = value & ((1 << high_bit) - 1) if chunk == high else value
-                total += passed.bit_count()
+        for chunk, value in self._held(low, high).items():
+            passed = value & ((1 << high_bit) - 1) if chunk == high else value
+            total += passed.bit_count()
         return total
 
     def _write_chunks(self, before: int) -> None:
@@ -341,24 +353,6 @@ def ranges_of(edit: FlowEdit, base: int, runs: Sequence[int]) -> list[Range]:
     if runs:
         check_within(edit.topic, edit.partition, edit.state, at)
     return found
-
-
-def check_within(topic: TopicRow, partition: int, state: PartitionState, offset: int) -> None:
-    """
-    Raises:
-        OffsetOutOfRangeError: the offset is past the end of the partition.
-    """
-    if offset > state.next_offset:
-        raise OffsetOutOfRangeError(
-            f"offset {offset} is past the end of {topic.name!r} partition {partition}, "
-            f"which is {state.next_offset}",
-            metadata={
-                "topic": topic.name,
-                "partition": str(partition),
-                "start_offset": str(state.start_offset),
-                "end_offset": str(state.next_offset),
-            },
-        )
 
 
 def check_room(context: EntryContext, edits: Iterable[FlowEdit]) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from holdfast.cluster.state.catalog import check_partition, partition_state
 from holdfast.cluster.state.context import EntryContext
 from holdfast.cluster.state.events import GroupCreated
-from holdfast.cluster.state.flow_rules import FlowEdit, check_within
+from holdfast.cluster.state.flow_checks import check_within
+from holdfast.cluster.state.flow_rules import FlowEdit
 from holdfast.cluster.state.names import check_name
 from holdfast.errors import InvalidArgumentError, LimitExceededError
 from holdfast.storage import groups

@@ -12,7 +12,8 @@ from functools import lru_cache
 from holdfast.cluster.group_definition import Definition
 from holdfast.cluster.state.append import Checked, check_append, store_append
 from holdfast.cluster.state.context import EntryContext
-from holdfast.cluster.state.flow_rules import FlowEdit, check_room, check_within, open_flow, ranges_of
+from holdfast.cluster.state.flow_checks import check_within, too_large
+from holdfast.cluster.state.flow_rules import FlowEdit, check_room, open_flow, ranges_of
 from holdfast.cluster.state.group_view import definition_of, unknown_group
 from holdfast.cluster.state.limits import StateLimits
 from holdfast.cluster.state.retry_rules import LET_GO, check_cause, next_row
@@ -76,19 +77,10 @@ def check_size(flows: Sequence[log_pb2.FlowSettle], limits: StateLimits) -> None
         raise InvalidArgumentError("a partition is named twice", metadata={"field": "flows"})
     runs = sum([max(len(flow.runs) // 2, 1) for flow in flows])
     if runs > limits.max_settle_runs:
-        raise _too_large(runs, "runs", limits.max_settle_runs)
+        raise too_large(runs, "runs", limits.max_settle_runs)
     items = sum([len(flow.retries) for flow in flows])
     if items > limits.max_settle_retries:
-        raise _too_large(items, "retries", limits.max_settle_retries)
-
-
-def check_chunks(chunks: int, limits: StateLimits) -> None:
-    """
-    Raises:
-        InvalidArgumentError: the runs of an operation lie too far apart.
-    """
-    if chunks > limits.max_settle_runs:
-        raise _too_large(chunks, "chunks of runs", limits.max_settle_runs)
+        raise too_large(items, "retries", limits.max_settle_retries)
 
 
 def add_state(
@@ -129,7 +121,8 @@ def _edits(context: EntryContext, op: log_pb2.SettleOp, definition: Definition) 
             continue
         floor = _floor(edit, wanted)
         chunks += edit.settle(ranges_of(edit, wanted.base, wanted.runs), coming=floor)
-        check_chunks(chunks, limits)
+        if chunks > limits.max_settle_runs:
+            raise too_large(chunks, "chunks of runs", limits.max_settle_runs)
         for item in wanted.retries:
             room -= _retry(context, edit, item, definition, room)
         if wanted.HasField("floor"):
@@ -181,7 +174,7 @@ def _check_dead(
     letters = sum([item.dead for flow in op.flows for item in flow.retries])
     limit = context.limits.max_dead_bytes
     if blob_length > limit and letters > 1:  # a single one may be as large as any record
-        raise _too_large(blob_length, "bytes of dead letters", limit)
+        raise too_large(blob_length, "bytes of dead letters", limit)
     start = blob_start
     records = 0
     found = []
@@ -226,10 +219,3 @@ def _definition(stored: bytes) -> Definition:
 
 def _stale(why: str) -> StaleGroupError:
     return StaleGroupError(f"the group has moved on: {why}")
-
-
-def _too_large(found: int, what: str, limit: int) -> InvalidArgumentError:
-    return InvalidArgumentError(
-        f"{found} {what} in one operation; {limit} are allowed",
-        metadata={"field": "flows", "limit": str(limit)},
-    )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,7 +12,7 @@ from holdfast.cluster.state.flow_rules import FlowEdit, open_flow
 from holdfast.cluster.state.limits import StateLimits
 from holdfast.cluster.state.seek import clear_flow
 from holdfast.errors import FencedError
-from holdfast.storage import bits, flows, groups
+from holdfast.storage import acks, bits, flows, groups
 from holdfast.storage.flows import FlowRow
 from holdfast.storage.port import Table
 
@@ -72,18 +70,11 @@ def test_looking_far_ahead_costs_no_more_than_there_can_be_bits(monkeypatch: pyt
     end = (1 << 32) - 1
     replica = make(end)
     replica.do(settle("g", flow(offsets=[70_000])))
-    stock, looked_at = bits.chunks_of, []
-
-    def chunks_of(found: Iterable[tuple[int, int]]) -> dict[int, int]:
-        chunks = stock(found)
-        looked_at.append(len(chunks))
-        return chunks
-
-    monkeypatch.setattr(bits, "chunks_of", chunks_of)
-    limits = StateLimits(max_settled_ahead=1 << 17)
-    assert opened(replica, limits).first_settled([(1, end)]) == 70_000
-    assert opened(replica, limits).first_settled([(70_001, end)]) is None
-    assert max(looked_at) <= 33
+    # Neither chunk by chunk nor with bits for all that is asked for.
+    monkeypatch.setattr(acks, "read", None)
+    monkeypatch.setattr(bits, "chunks_of", None)
+    assert opened(replica).first_settled([(1, end)]) == 70_000
+    assert opened(replica).first_settled([(70_001, end)]) is None
 
 
 def test_an_edit_that_is_not_written_changes_nothing() -> None:

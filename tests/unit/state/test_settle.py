@@ -672,6 +672,19 @@ def test_chunks_of_one_operation_are_bounded() -> None:
     replica.do(settle("g", two[0]))
 
 
+def test_a_run_that_is_too_long_is_refused_before_it_costs_anything(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A floor that is to come, or records that are gone, let it begin far below."""
+    end = (1 << 32) - 1
+    replica = make(0)
+    replica.do(grow(T, 0, end))
+    monkeypatch.setattr(bits, "chunks_of", None)
+    long = settle("g", flow(runs=[1, end - 1], floor=end))
+    assert replica.refused(long) == ("INVALID_ARGUMENT", {"field": "flows", "limit": "4096"})
+    replica.do(grow(T, 0, 1))
+    replica.do(trim(T, 0, end))
+    assert replica.refused(settle("g", flow(runs=[1, end])))[0] == "INVALID_ARGUMENT"
+
+
 def test_nothing_is_settled_too_far_ahead() -> None:
     replica = bounded(max_settled_ahead=100)
     told = {"limit": "100", "topic": "t", "partition": "0", "floor": "0"}

@@ -33,6 +33,12 @@ def test_chunks_hold_exactly_the_offsets(found: list[tuple[int, int]]) -> None:
     assert all(0 < value <= bits.FULL for value in chunks.values())
     again = [r for chunk in sorted(chunks) for r in bits.ranges_of(chunk, chunks[chunk])]
     assert {offset for first, end in again for offset in range(first, end)} == wanted
+    assert bits.count_chunks(again) == len(chunks)
+    joined: list[tuple[int, int]] = []
+    for first, end in again:
+        begin = joined.pop()[0] if joined and joined[-1][1] == first else first
+        joined.append((begin, end))
+    assert bits.count_chunks(joined) == len(chunks)
     for value in chunks.values():
         assert bits.unpack(bits.pack(value)) == value
 
