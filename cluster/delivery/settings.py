@@ -56,3 +56,7 @@ class DeliverySettings:
     max_replays: int = 1_000
     #: Bound of one proposal or barrier made on behalf of a session, in seconds.
     call_timeout: float = 5.0
+    #: How long what a member was handed stays with it after its stream has ended, in seconds.
+    rejoin: float = 1.5
+    #: How long a member may take to end what runs in a partition that moves, in seconds.
+    handover: float = 30.0
