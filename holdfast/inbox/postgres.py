@@ -1,0 +1,154 @@
+"""The inbox in PostgreSQL, by psycopg 3."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Mapping
+from typing import TYPE_CHECKING, Any, TypeGuard, cast, overload
+
+from holdfast.client.types import Record
+from holdfast.inbox.errors import no_connection, no_driver, no_transaction
+from holdfast.inbox.marks import KEEP, TABLE, Marks, for_postgres
+
+if TYPE_CHECKING:
+    import psycopg
+
+    Sync = psycopg.Connection[Any]
+    Async = psycopg.AsyncConnection[Any]
+
+
+class PostgresInbox(Marks):
+    """Marks in the PostgreSQL database that has the effects.
+
+    With a connection of psycopg's the methods return what they say; with an asynchronous one, an
+    awaitable of it.
+
+    Raises:
+        InvalidArgumentError: a name makes no sense.
+    """
+
+    def __init__(self, consumer: str, *, table: str = TABLE) -> None:
+        super().__init__(consumer, table=table)
+        self._sql = for_postgres(table).in_style(r"%(\1)s")
+
+    @overload
+    def create(self, connection: Sync) -> None: ...
+    @overload
+    def create(self, connection: Async) -> Awaitable[None]: ...
+    def create(self, connection: Sync | Async) -> Awaitable[None] | None:
+        """Make the table unless it is there; several may do so at once.
+
+        Raises:
+            InboxError: not a connection of psycopg's.
+        """
+        if _is_async(connection):
+            return self._create(connection)
+        with _plain(connection).cursor() as cursor:
+            cursor.execute(self._sql.create)
+        return None
+
+    @overload
+    def begin(self, connection: Sync, record: Record) -> bool: ...
+    @overload
+    def begin(self, connection: Async, record: Record) -> Awaitable[bool]: ...
+    def begin(self, connection: Sync | Async, record: Record) -> bool | Awaitable[bool]:
+        """Mark the record as handled in the present transaction; False: it was handled before.
+
+        Waits while another transaction that has begun with the record is open.
+
+        Raises:
+            InboxError: the connection is in autocommit, outside of ``transaction()``.
+            psycopg.Error: the database refused; at REPEATABLE READ and above also when another
+                transaction has handled the record meanwhile.
+        """
+        mark = self.mark(record)
+        if _is_async(connection):
+            return self._begin(connection, mark)
+        _check_transaction(connection)
+        with _plain(connection).cursor(row_factory=_tuple_row()) as cursor:
+            cursor.execute(self._sql.begin + _RETURNING, mark)
+            return cursor.fetchone() is not None
+
+    @overload
+    def prune(
+        self, connection: Sync, floors: Mapping[tuple[str, int], int], *, keep: float = KEEP
+    ) -> int: ...
+    @overload
+    def prune(
+        self, connection: Async, floors: Mapping[tuple[str, int], int], *, keep: float = KEEP
+    ) -> Awaitable[int]: ...
+    def prune(
+        self, connection: Sync | Async, floors: Mapping[tuple[str, int], int], *, keep: float = KEEP
+    ) -> int | Awaitable[int]:
+        """Delete marks older than ``keep`` seconds below a group's offsets, as in ``Committed``; how many.
+
+        Raises:
+            InboxError: not a connection of psycopg's.
+            InvalidArgumentError: no such time.
+        """
+        every = list(self.pruned(floors, keep))
+        if _is_async(connection):
+            return self._prune(connection, every)
+        gone = 0
+        with _plain(connection).cursor(row_factory=_tuple_row()) as cursor:
+            for values in every:
+                cursor.execute(self._sql.prune + _RETURNING, values)
+                gone += len(cursor.fetchall())
+        return gone
+
+    async def _create(self, connection: Async) -> None:
+        async with connection.cursor() as cursor:
+            await cursor.execute(self._sql.create)
+
+    async def _begin(self, connection: Async, mark: dict[str, Any]) -> bool:
+        _check_transaction(connection)
+        async with connection.cursor(row_factory=_tuple_row()) as cursor:
+            await cursor.execute(self._sql.begin + _RETURNING, mark)
+            return await cursor.fetchone() is not None
+
+    async def _prune(self, connection: Async, every: list[dict[str, Any]]) -> int:
+        gone = 0
+        async with connection.cursor(row_factory=_tuple_row()) as cursor:
+            for values in every:
+                await cursor.execute(self._sql.prune + _RETURNING, values)
+                gone += len(await cursor.fetchall())
+        return gone
+
+
+#: A count of rows is not known yet within a pipeline; rows are.
+_RETURNING = " RETURNING 1"
+
+
+def _is_async(connection: Any) -> TypeGuard[Async]:
+    """Whether it is an asynchronous connection; else it is one of the other kind.
+
+    Raises:
+        InboxError: neither, or there is no psycopg.
+    """
+    try:
+        import psycopg  # noqa: PLC0415  (not a dependency: who has a connection has it)
+    except ImportError as error:
+        raise no_driver("psycopg", "postgres") from error
+    if isinstance(connection, psycopg.AsyncConnection):
+        return True
+    if isinstance(connection, psycopg.Connection):
+        return False
+    raise no_connection(connection, "a connection of psycopg 3")
+
+
+def _plain(connection: Sync | Async) -> Sync:
+    """It is none of the asynchronous kind."""
+    return cast("Sync", connection)
+
+
+def _check_transaction(connection: Any) -> None:
+    from psycopg.pq import TransactionStatus  # noqa: PLC0415
+
+    if connection.autocommit and connection.info.transaction_status == TransactionStatus.IDLE:
+        raise no_transaction("call it within `with connection.transaction():`")
+
+
+def _tuple_row() -> Any:
+    """Whatever rows the connection's owner likes."""
+    from psycopg.rows import tuple_row  # noqa: PLC0415
+
+    return tuple_row
