@@ -29,10 +29,10 @@ if TYPE_CHECKING:
         GroupInfo,
         GroupMember,
         GroupPartition,
-        Retry,
         RetryingRecord,
     )
     from holdfast.client.options import ClientOptions
+    from holdfast.client.retry import Retry
     from holdfast.client.sync import SyncClient, SyncSubscription, connect_sync
     from holdfast.client.sync_transaction import SyncTransaction
     from holdfast.client.transaction import Transaction, TransactionResult
@@ -62,10 +62,10 @@ _HOMES = {
         "GroupInfo",
         "GroupMember",
         "GroupPartition",
-        "Retry",
         "RetryingRecord",
     ),
     "client.options": ("ClientOptions",),
+    "client.retry": ("Retry",),
     "client.sync": ("SyncClient", "SyncSubscription", "connect_sync"),
     "client.sync_transaction": ("SyncTransaction",),
     "client.transaction": ("Transaction", "TransactionResult"),

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, TypeAlias, cast
 
+from holdfast.client.retry import Retry
 from holdfast.client.times import moment, to_us
 from holdfast.errors import InvalidArgumentError
 from holdfast.v1 import bus_pb2, groups_pb2
@@ -31,26 +32,6 @@ _ORDERING = {
     "none": bus_pb2.ORDERING_NONE,
 }
 _U32, _U64 = (1 << 32) - 1, (1 << 64) - 1
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Retry:
-    """How often a record is tried, and how long it rests in between. None: the group's, or the default.
-
-    Attributes:
-        attempts: after so many a record goes to the dead-letter topic; 0, the default: never.
-        initial: seconds before the second attempt; default 1.
-        maximum: seconds a pause lasts at most, up to seven days; default 60.
-        multiplier: each pause is so many times the one before, 1 to 10; default 2.
-        jitter: a pause is longer or shorter by up to this share, 0 to 1, drawn from
-            the record itself; default 0.1.
-    """
-
-    attempts: int | None = None
-    initial: float | None = None
-    maximum: float | None = None
-    multiplier: float | None = None
-    jitter: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -194,7 +175,10 @@ def to_definition(definition: GroupDefinition) -> bus_pb2.GroupDefinition:
         found.semantics = _choice(_SEMANTICS, definition.semantics, "semantics")  # type: ignore[assignment]
     if definition.ordering is not None:
         found.ordering = _choice(_ORDERING, definition.ordering, "ordering")  # type: ignore[assignment]
-    _set_retry(found, definition.retry)
+    if not isinstance(definition.retry, Retry):
+        raise _invalid("retry", f"must be a Retry, not {type(definition.retry).__name__}")
+    if definition.retry != Retry():
+        found.retry.CopyFrom(definition.retry.message())
     if definition.ack_timeout is not None:
         found.ack_timeout_ms = _scaled(definition.ack_timeout, 1_000, "ack_timeout", _U32)
     if definition.max_lease is not None:
@@ -301,21 +285,6 @@ def to_place(place: RecordPlace) -> groups_pb2.RetryPlace:
         return groups_pb2.RetryPlace(topic=topic, partition=partition, offset=offset)
     except (TypeError, ValueError):
         raise _invalid("places", f"hold {place!r}, which is no (topic, partition, offset)") from None
-
-
-def _set_retry(message: bus_pb2.GroupDefinition, retry: Retry) -> None:
-    if not isinstance(retry, Retry):
-        raise _invalid("retry", f"must be a Retry, not {type(retry).__name__}")
-    if retry.attempts is not None:
-        message.retry.max_attempts = _count(retry.attempts, "retry.attempts")
-    if retry.initial is not None:
-        message.retry.initial_ms = _scaled(retry.initial, 1_000, "retry.initial", _U64)
-    if retry.maximum is not None:
-        message.retry.max_ms = _scaled(retry.maximum, 1_000, "retry.maximum", _U64)
-    if retry.multiplier is not None:
-        message.retry.multiplier_milli = _scaled(retry.multiplier, 1_000, "retry.multiplier", _U32)
-    if retry.jitter is not None:
-        message.retry.jitter_permille = _scaled(retry.jitter, 1_000, "retry.jitter", _U32)
 
 
 def _set_start(message: bus_pb2.Position, start: Start) -> None:

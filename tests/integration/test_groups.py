@@ -14,7 +14,8 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 import holdfast
 import holdfast.testing
 from holdfast.chaos.processes import LocalCluster
-from holdfast.client.groups import GroupDefinition, Retry
+from holdfast.client.groups import GroupDefinition
+from holdfast.client.retry import Retry
 from holdfast.errors import (
     GroupConflictError,
     OffsetOutOfRangeError,

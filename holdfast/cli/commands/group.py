@@ -155,7 +155,8 @@ def create(
     pauses = _pauses(attempts, backoff, multiplier, jitter)
     from holdfast.cli.group_output import show
     from holdfast.cli.session import with_client
-    from holdfast.client.groups import GroupDefinition, Retry
+    from holdfast.client.groups import GroupDefinition
+    from holdfast.client.retry import Retry
 
     definition = GroupDefinition(
         semantics=semantics.value.replace("-", "_"),  # type: ignore[arg-type]

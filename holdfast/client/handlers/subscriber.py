@@ -14,6 +14,7 @@ from holdfast.client.handlers.breaker import Breaker
 from holdfast.client.handlers.classify import OwnRule
 from holdfast.client.handlers.payloads import Decoder, decoder_for, guarded
 from holdfast.client.positions import to_position
+from holdfast.client.retry import Retry
 from holdfast.errors import InvalidArgumentError
 from holdfast.v1 import bus_pb2
 
@@ -34,54 +35,11 @@ _SEMANTICS = {
     "exactly_once": bus_pb2.SEMANTICS_EXACTLY_ONCE,
 }
 _MAX_CONCURRENCY = 10_000
-_MAX_ATTEMPTS = 1_000
 _DAY = 86_400.0
 #: Records held per member: one partition after another is worked through, so they come in bulk ...
 _PREFETCH_IN_ORDER = 1_000
 #: ... or one for each that is at work.
 _PREFETCH = 2
-
-
-@dataclass(frozen=True, slots=True)
-class Retry:
-    """How often a record is tried, and how long it waits in between.
-
-    Attributes:
-        attempts: after so many the record goes to the dead-letter topic; 0: never.
-        initial: seconds before the second attempt.
-        maximum: the longest wait, in seconds, up to seven days.
-        multiplier: each wait is so many times the one before, 1 to 10.
-        jitter: a wait is longer or shorter by up to this part of it, 0 to 1, drawn from the record itself.
-
-    Raises:
-        InvalidArgumentError: a number is out of range.
-    """
-
-    attempts: int = 0
-    initial: float = 1.0
-    maximum: float = 60.0
-    multiplier: float = 2.0
-    jitter: float = 0.1
-
-    def __post_init__(self) -> None:
-        whole = isinstance(self.attempts, int) and not isinstance(self.attempts, bool)
-        _require(
-            whole and 0 <= self.attempts <= _MAX_ATTEMPTS, "retry.attempts", f"must be 0 to {_MAX_ATTEMPTS}"
-        )
-        _require(0 <= self.maximum <= 7 * _DAY, "retry.maximum", "must be 0 seconds to seven days")
-        _require(0 <= self.initial <= self.maximum, "retry.initial", "must be 0 seconds to retry.maximum")
-        _require(1 <= self.multiplier <= 10, "retry.multiplier", "must be 1 to 10")
-        _require(0 <= self.jitter <= 1, "retry.jitter", "must be 0 to 1")
-
-    def message(self) -> bus_pb2.RetryPolicy:
-        """As brokers are told."""
-        return bus_pb2.RetryPolicy(
-            max_attempts=self.attempts,
-            initial_ms=round(self.initial * 1_000),
-            max_ms=round(self.maximum * 1_000),
-            multiplier_milli=round(self.multiplier * 1_000),
-            jitter_permille=round(self.jitter * 1_000),
-        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,7 +120,7 @@ class Options:
 
     def _check_dead_letter(self) -> None:
         if self.dead_letter is None:
-            needed = self.retry is not None and self.retry.attempts > 0
+            needed = self.retry is not None and bool(self.retry.attempts)
             _require(not needed, "dead_letter", "is missing: that is where records go after retry.attempts")
             return
         _require(_is_name(self.dead_letter), "dead_letter", "must name a topic")

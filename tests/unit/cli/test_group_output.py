@@ -13,9 +13,9 @@ from holdfast.client.groups import (
     GroupInfo,
     GroupMember,
     GroupPartition,
-    Retry,
     RetryingRecord,
 )
+from holdfast.client.retry import Retry
 
 AT = datetime(2026, 11, 23, 12, tzinfo=UTC)
 

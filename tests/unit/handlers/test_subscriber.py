@@ -16,7 +16,8 @@ from holdfast.client.handlers.breaker import Breaker
 from holdfast.client.handlers.context import Context
 from holdfast.client.handlers.errors import PayloadError
 from holdfast.client.handlers.signature import CONTEXT, PAYLOAD, RECORD, TRANSACTION, Values, read
-from holdfast.client.handlers.subscriber import Handler, Options, Retry, subscriber
+from holdfast.client.handlers.subscriber import Handler, Options, subscriber
+from holdfast.client.retry import Retry
 from holdfast.client.types import Record
 from holdfast.errors import InvalidArgumentError
 from holdfast.v1 import bus_pb2

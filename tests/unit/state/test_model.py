@@ -14,8 +14,9 @@ from holdfast.cluster.commands import encode_entry
 from holdfast.cluster.state.limits import StateLimits
 from holdfast.storage import groups, partitions
 from holdfast.storage.lmdb_store import LmdbStore
-from holdfast.storage.port import Table
+from holdfast.storage.port import Reader, Table
 
+from . import group_kit
 from .replica_kit import T0, Replica, append, commit, create, delete, expire, trim
 
 LIMITS = StateLimits(max_topics=3, max_partitions_per_topic=3, step_rows=4, scan_rows=4)
@@ -250,6 +251,24 @@ def random_op(rng: random.Random) -> bytes:
             return append(topic, [(p, rng.randint(1, 3)) for p in rng.sample(range(3), 2)])
 
 
+def random_group_op(rng: random.Random, r: Reader) -> bytes:
+    """Their generations are log indexes, so how they are cut into entries shows in their results."""
+    group, topic, partition = rng.choice("gh"), rng.randint(1, 5), rng.randint(0, 3)
+    match rng.randrange(4):
+        case 0:
+            return group_kit.put(group, implicit=rng.random() < 0.5)
+        case 1:
+            row = groups.read(r, group)
+            expected = row.generation if row is not None and rng.random() < 0.9 else 3
+            member = rng.choice("ab")
+            start = [(topic, partition, rng.randint(0, 9))]
+            return group_kit.reshape(group, expected, join=[member], leave=["a"], start=start)
+        case 2:
+            return group_kit.seek(group, (topic, partition, rng.randint(0, 9)))
+        case _:
+            return group_kit.drop(group)
+
+
 def test_replicas_agree_whatever_their_turns() -> None:
     """The same entries: commits at other places, aborts and restarts in between."""
     for seed in range(15):
@@ -261,7 +280,10 @@ def test_replicas_agree_whatever_their_turns() -> None:
         for _ in range(60):
             # Stamps of successive leaders: mostly onward, sometimes back.
             first.time_us += rng.choice([1000, 1000, 50_000, -200_000])
-            entry = encode_entry(first.time_us, [random_op(rng) for _ in range(rng.randint(0, 5))])
+            ops = [random_op(rng) for _ in range(rng.randint(0, 5))]
+            if rng.random() < 0.5:
+                ops.insert(0, random_group_op(rng, first.w))
+            entry = encode_entry(first.time_us, ops)
             results.append(first.entry(entry).results)
         second = Replica(LIMITS)
         done = 0
