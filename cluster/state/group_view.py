@@ -7,7 +7,7 @@ from google.protobuf.message import DecodeError
 from holdfast.cluster import group_definition
 from holdfast.cluster.group_definition import Definition
 from holdfast.errors import StorageError, UnknownGroupError
-from holdfast.storage import flows, groups, members, topics
+from holdfast.storage import flow_keys, flows, groups, members, retries, topics
 from holdfast.storage.flows import FlowRow
 from holdfast.storage.groups import GroupRow
 from holdfast.storage.port import Reader
@@ -90,7 +90,7 @@ def _add_partitions(reader: Reader, found: groups_pb2.Group) -> None:
     rows = {(topic_id, partition): row for topic_id, partition, row in flows.scan(reader, name)}
     living = set(members.ids(reader, name))
     names: dict[int, str | None] = {}
-    places: list[tuple[str, int, int, FlowRow]] = []
+    places: list[tuple[str, tuple[int, int], int, FlowRow]] = []
     for topic_id, partition in sorted(floors.keys() | rows.keys()):
         if topic_id not in names:
             topic = topics.read(reader, topic_id)
@@ -98,16 +98,24 @@ def _add_partitions(reader: Reader, found: groups_pb2.Group) -> None:
         topic_name = names[topic_id]
         if topic_name is not None:
             key = (topic_id, partition)
-            places.append((topic_name, partition, floors.get(key, 0), rows.get(key, flows.EMPTY)))
+            places.append((topic_name, key, floors.get(key, 0), rows.get(key, flows.EMPTY)))
     places.sort(key=lambda place: place[:2])
-    for topic_name, partition, floor, row in places:
+    for topic_name, key, floor, row in places:
         found.partitions.add(
             topic=topic_name,
-            partition=partition,
+            partition=key[1],
             floor=floor,
             settled_above=row.settled_above,
-            retrying=row.retrying,
+            retrying=_waiting(reader, name, key, floor, row),
             # A member that has left owns nothing, whatever the row still says.
             owner=row.owner if row.owner in living else "",
             fence=row.fence,
         )
+
+
+def _waiting(reader: Reader, group: str, key: tuple[int, int], floor: int, row: FlowRow) -> int:
+    """Records that wait; rows that a bounded step has left below the floor are none."""
+    if not row.retrying:
+        return 0
+    left = retries.offsets(reader, flow_keys.flow_key(group, *key), 0, floor)
+    return max(row.retrying - sum(1 for _ in left), 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,10 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 import holdfast
 import holdfast.testing
 from holdfast.chaos.processes import LocalCluster
+from holdfast.cli.run import run
 from holdfast.client.groups import GroupDefinition
 from holdfast.client.retry import Retry
+from holdfast.cluster.commands import encode_op
 from holdfast.errors import (
     GroupConflictError,
     OffsetOutOfRangeError,
@@ -23,7 +26,7 @@ from holdfast.errors import (
     UnknownTopicError,
 )
 from holdfast.rpc.broker import Broker
-from holdfast.v1 import bus_pb2, cluster_pb2, groups_pb2, groups_pb2_grpc
+from holdfast.v1 import bus_pb2, cluster_pb2, groups_pb2, groups_pb2_grpc, log_pb2
 
 from .brokers import single, three
 
@@ -132,6 +135,45 @@ async def test_more_groups_than_a_page_has() -> None:
         assert [group.name for group in await bus.groups()] == names
 
 
+async def test_parked_records_are_seen_and_restored(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With the client, and on the command line."""
+    async with single(tmp_path) as (broker, client), holdfast.connect(broker.client_address) as bus:
+        for number in range(6):
+            await client.publish(b"%d" % number)
+        await bus.put_group("g", GroupDefinition(topics="t"))
+        await _park(broker, 1, 2, 4)
+        assert [(r.offset, r.parked, r.due_at) for r in await bus.retries("g")] == [
+            (1, True, None),
+            (2, True, None),
+            (4, True, None),
+        ]
+        assert (await bus.group("g")).partitions[0].retrying == 3
+
+        async def command(*arguments: str) -> list[str]:
+            given = ["group", *arguments, "-e", broker.client_address]
+            assert await asyncio.to_thread(run, given) == 0
+            return capsys.readouterr().out.splitlines()
+
+        shown = await command("retries", "g", "--parked", "--limit", "2")
+        assert shown == [
+            "TOPIC  PARTITION  OFFSET  ATTEMPTS  STATE   LAST ERROR",
+            "t              0       1         0  parked  no price",
+            "t              0       2         0  parked  no price",
+        ]
+        assert await command("restore", "g", "-t", "t", "-p", "0", "-o", "1", "-o", "3") == [
+            "restored 1 record"
+        ]
+        again, *_ = await bus.retries("g")
+        assert (again.offset, again.parked) == (1, False)
+        assert await command("restore", "g", "--all", "--discard", "--yes", "--json") == ['{"discarded":2}']
+        assert await bus.retries("g", parked=True) == []
+        assert await bus.restore("g", [again]) == 0, "it is not parked any more"
+        (line,) = await command("retries", "g", "--json")
+        assert json.loads(line)["errors"][0]["error"] == "no price"
+
+
 def test_without_an_event_loop(tmp_path: Path) -> None:
     with (
         LocalCluster(tmp_path, size=1) as cluster,
@@ -147,6 +189,16 @@ def test_without_an_event_loop(tmp_path: Path) -> None:
         assert bus.retries("g", parked=True) == []
         bus.delete_group("g")
         assert bus.groups() == []
+
+
+async def _park(broker: Broker, *offsets: int) -> None:
+    """As the coordinator does when a member parks records of topic 1."""
+    op = log_pb2.Op()
+    op.settle.group = "g"
+    flow = op.settle.flows.add(topic_id=1)
+    for offset in offsets:
+        flow.retries.add(offset=offset, cause=log_pb2.RETRY_CAUSE_PARK, error="no price")
+    await _bridge(broker).submit(encode_op(op), 10)
 
 
 def _bridge(broker: Broker) -> Any:

@@ -8,6 +8,7 @@ import grpc
 import pytest
 from rpc_fakes import Served, error_of, make_engine
 
+from holdfast.cluster.commands import encode_op
 from holdfast.errors import NoLeaderError
 from holdfast.records import encode_batch
 from holdfast.rpc.settings import Limits
@@ -15,7 +16,7 @@ from holdfast.storage import acks, flow_keys, flows, groups, members, retries
 from holdfast.storage.flows import FlowRow
 from holdfast.storage.members import MemberRow
 from holdfast.storage.retries import NEVER_US, RetryRow, State
-from holdfast.v1 import bus_pb2, groups_pb2, topics_pb2
+from holdfast.v1 import bus_pb2, groups_pb2, log_pb2, topics_pb2
 
 CODES = grpc.StatusCode
 
@@ -259,6 +260,91 @@ async def test_a_deletion_takes_as_many_steps_as_it_needs() -> None:
         await served.groups.DeleteGroup(deletion)
         assert served.engine.index - before == 3
         assert (await refused(served.groups.DeleteGroup(deletion)))[0] == "UNKNOWN_GROUP"
+
+
+async def park(served: Served, offsets: list[int], partition: int = 0, delay_ms: int | None = None) -> None:
+    """As the coordinator does when a member parks records."""
+    op = log_pb2.Op()
+    op.settle.group = "g"
+    flow = op.settle.flows.add(topic_id=1, partition=partition)
+    for offset in offsets:
+        item = flow.retries.add(offset=offset, cause=log_pb2.RETRY_CAUSE_PARK, error="no price")
+        if delay_ms is not None:
+            item.delay_ms = delay_ms
+    await served.engine.bridge.submit(encode_op(op), 5)
+
+
+def place(offset: int, partition: int = 0, name: str = "t") -> groups_pb2.RetryPlace:
+    return groups_pb2.RetryPlace(topic=name, partition=partition, offset=offset)
+
+
+async def parked(served: Served) -> list[tuple[int, int]]:
+    page = await served.groups.ListRetries(groups_pb2.ListRetriesRequest(group="g", parked_only=True))
+    return [(retry.place.partition, retry.place.offset) for retry in page.retries]
+
+
+async def test_parked_records_are_restored_and_the_coordinator_is_told() -> None:
+    async with Served(make_engine()) as served:
+        await topic(served)
+        await publish(served, list(range(20)))
+        await publish(served, list(range(20)), partition=1)
+        await put(served)
+        await park(served, [2, 3, 5, 9])
+        await park(served, [0, 1], partition=1, delay_ms=60_000)
+        assert await parked(served) == [(0, 2), (0, 3), (0, 5), (0, 9), (1, 0), (1, 1)]
+        told: list[frozenset[str]] = []
+        served.engine.bridge.follow_groups(told.append)
+
+        async def restore(*places: groups_pb2.RetryPlace, discard: bool = False) -> int:
+            request = groups_pb2.RestoreRequest(group="g", places=places, discard=discard)
+            return (await served.groups.Restore(request)).records
+
+        # Twice the same, and some that are not parked: they are left alone.
+        assert await restore(place(3), place(2), place(3), place(4), place(1, 1)) == 3
+        assert told == [{"g"}]
+        assert await parked(served) == [(0, 5), (0, 9), (1, 0)]
+        page = await served.groups.ListRetries(groups_pb2.ListRetriesRequest(group="g"))
+        due = {retry.place.offset: retry.due_us for retry in page.retries if not retry.parked}
+        assert due == {1: served.engine.time_us, 2: served.engine.time_us, 3: served.engine.time_us}
+        assert await restore(place(2)) == 0
+        assert await restore(place(5), discard=True) == 1
+        assert [(p.partition, p.settled_above) for p in (await get(served)).partitions] == [(0, 1), (1, 0)]
+        assert await restore() == 2
+        assert await parked(served) == []
+        assert await restore() == 0
+        assert len(told) == 3
+
+
+async def test_all_parked_records_are_more_than_one_step() -> None:
+    async with Served(make_engine()) as served:
+        await topic(served)
+        await publish(served, list(range(4_000)))
+        await put(served)
+        for start in range(0, 3_000, 1_000):
+            await park(served, list(range(start, start + 1_000)))
+        request = groups_pb2.RestoreRequest(group="g", discard=True)
+        assert (await served.groups.Restore(request)).records == 3_000
+        (part,) = (await get(served)).partitions
+        assert (part.floor, part.retrying) == (3_000, 0)
+        assert list(retries.scan_group(served.engine.store.writer(), "g")), "rows go with later steps"
+        assert await parked(served) == []
+
+
+async def test_restores_that_are_refused() -> None:
+    async with Served(make_engine()) as served:
+        await topic(served)
+        await publish(served, [1, 2, 3])
+
+        def restore(*places: groups_pb2.RetryPlace) -> Any:
+            return served.groups.Restore(groups_pb2.RestoreRequest(group="g", places=places))
+
+        assert await refused(restore()) == ("UNKNOWN_GROUP", None)
+        await put(served)
+        assert await refused(restore(place(0, name="no"))) == ("UNKNOWN_TOPIC", "topic")
+        assert await refused(restore(place(0, 2))) == ("UNKNOWN_PARTITION", None)
+        assert await refused(restore(place(-1))) == ("INVALID_ARGUMENT", "offset")
+        assert (await refused(restore(place(9))))[0] == "OFFSET_OUT_OF_RANGE"
+        assert await refused(restore(*[place(n) for n in range(1_001)])) == ("INVALID_ARGUMENT", "places")
 
 
 async def test_records_that_wait_are_listed_by_pages() -> None:
