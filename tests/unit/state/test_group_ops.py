@@ -420,6 +420,19 @@ def test_a_long_seek_goes_on_where_it_stopped(replica: Replica) -> None:
     assert not replica.w.count(Table.ACKS)
 
 
+def test_the_steps_of_a_seek_are_bounded_over_all_its_partitions(replica: Replica) -> None:
+    replica.do(put("g"))
+    replica.do(commit("g", (1, 0, 0), (1, 1, 0)))
+    for partition in (0, 1):
+        settled(replica, partition, 0, waiting=(1, 2, 3))
+    result = replica.do(seek("g", (1, 0, 5), (1, 1, 5)))
+    assert result.more
+    assert [p.partition for p in result.group.partitions] == [0]
+    assert replica.w.count(Table.RETRIES) == 6 - LIMITS.step_rows
+    result = replica.do(seek("g", (1, 1, 5)))
+    assert (result.more, replica.w.count(Table.RETRIES)) == (False, 0)
+
+
 def test_seeks_that_make_no_sense(replica: Replica) -> None:
     assert replica.refused(seek("g", (1, 0, 0)))[0] == "UNKNOWN_GROUP"
     replica.do(put("g"))
