@@ -199,8 +199,10 @@ class Comparison(RuleBasedStateMachine):
     @rule(name=st.sampled_from(["g", "gg"]), partition=PARTITIONS, offset=OFFSETS)
     def commit(self, name: str, partition: int, offset: int) -> None:
         group = self.groups.get(name)
-        if group is None or partition not in group.floors or group.flow(partition).settled:
-            return  # whether it may, and what becomes of bits, is told elsewhere
+        if group is None or partition not in group.floors:
+            return
+        if group.flow(partition).settled or group.flow(partition).waiting:
+            return  # what becomes of these is told elsewhere
         assert self.run(commit(name, (1, partition, offset))) == ""
         group.floors[partition] = max(group.floors[partition], offset)
 
