@@ -172,7 +172,7 @@ class EngineBridge:
         self._engine: EnginePort | None = None
         self._progress = initial
         self._last: Progress | None = None  # once closed
-        #: Term, role and leader: of the last report (engine's thread), and as listeners know them (loop).
+        #: See ``_standing``: of the last report (engine's thread), and as listeners know it (loop).
         self._standing: object = None
         self._told: object = None
         self._pending: dict[asyncio.Future[Completed], float] = {}
@@ -328,7 +328,7 @@ class EngineBridge:
         return Watch(self, keys)
 
     def listen(self, callback: Callable[[Progress], None]) -> Callable[[], None]:
-        """Call back on the loop when term, role or leader have changed; returns the way to stop it.
+        """Call back on the loop when term, role, leader or topics have changed; returns the way to stop it.
 
         It may be called without a change, too.
         """
@@ -389,7 +389,7 @@ class EngineBridge:
         if self._closed is not None:
             return False
         self._progress = progress
-        standing = (progress.term, progress.role, progress.leader_id)
+        standing = _standing(progress)
         if standing != self._standing:
             self._standing = standing
             return True
@@ -423,7 +423,7 @@ class EngineBridge:
             self._on_groups(progress.groups)
         # Never an older standing than ``progress`` has shown to others already.
         latest = self._progress
-        standing = (latest.term, latest.role, latest.leader_id)
+        standing = _standing(latest)
         if standing != self._told:
             self._told = standing
             for listener in tuple(self._listeners):
@@ -489,6 +489,11 @@ class EngineBridge:
         watchers.pop(watch, None)
         if not watchers:
             del self._watchers[key]
+
+
+def _standing(progress: Progress) -> object:
+    """What those who listen hear of when it changes."""
+    return (progress.term, progress.role, progress.leader_id, progress.topics_index)
 
 
 def unwrap(done: Completed) -> Outcome:

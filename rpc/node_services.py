@@ -67,7 +67,7 @@ class NodeServices:
         egress = Egress(bounds.max_outgoing_bytes, bounds.max_outgoing_bytes_per_peer, bounds.stalled_after)
         self.replay = ReplayService(store, bridge, cache, emit=events, egress=egress)
         self.subscribe = SubscribeService(
-            store, bridge, cache, topology, emit=events, connect=connect, egress=egress
+            store, bridge, cache, topology, emit=events, connect=connect, egress=egress, clock=clock
         )
         maintenance = settings.maintenance
         self.duties = LeaderDuties(

@@ -73,7 +73,8 @@ class Progress:
     ) -> str:
         place = f"group {group} {topic}[{key[1]}]: committed {committed} of {end}"
         process = self._front.processes.get(leader.node_id)
-        coordinator = None if process is None else process.services.subscribe._coordinator
+        host = None if process is None else process.services.subscribe._host
+        coordinator = None if host is None else host.plain
         if coordinator is None or group not in coordinator.groups:
             return f"{place}; {leader.node_id} coordinates no such group"
         known = coordinator.groups[group]

@@ -141,6 +141,7 @@ class LiveGroup(GroupVoice):
         """No more records; the stream may end once ``session.unsettled`` is 0."""
         self.hear(session, now)
         session.leaving = True
+        session.notify()
         self._wake()
 
     # -- delivery -----------------------------------------------------------

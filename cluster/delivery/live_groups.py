@@ -54,6 +54,7 @@ class LiveGroups:
         self._since = clock()
         self._streams = count(1)
         self._of: dict[Session, LiveGroup] = {}
+        self._unread: dict[str, LiveGroup] = {}  # their rows are to be read, once they are visible
         #: (time, group): the sooner one of a group counts.
         self._wheel: list[tuple[float, str]] = []
         self._next: dict[str, float] = {}
@@ -137,6 +138,12 @@ class LiveGroups:
         finally:
             self._after(group, now)
 
+    def slot_of(self, session: Session, key: PartitionKey) -> int:
+        """The number its member knows a partition by; 0: the group does not read it any more."""
+        group = self._of.get(session)
+        place = None if group is None else group.places.get(key)
+        return 0 if place is None else place.slot
+
     # -- what happens elsewhere ---------------------------------------------
 
     def answered(self, token: Token, done: Completed) -> None:
@@ -145,15 +152,19 @@ class LiveGroups:
         token.group.answered(token.kind, done, now)
         self._after(token.group, now)
 
+    @property
+    def waits_for_rows(self) -> bool:
+        """A group is to read its rows, and they are not visible yet."""
+        return bool(self._unread)
+
     def visible(self, index: int) -> None:
         """Readers see what was applied up to this log index."""
         if index > self._around.visible:
             self._around.visible = index
             now = self._clock()
-            for group in list(self.groups.values()):
-                if group.waits_for_rows:
-                    group.tick(now)
-                    self._after(group, now)
+            for group in list(self._unread.values()):
+                group.tick(now)
+                self._after(group, now)
 
     def changed(self, names: Iterable[str], index: int) -> None:
         """The entry of this index changed groups otherwise than by what was proposed here."""
@@ -236,6 +247,10 @@ class LiveGroups:
         """Something happened to a group: forget it, or note when its time comes."""
         if self.groups.get(group.name) is not group:
             return
+        if group.waits_for_rows:
+            self._unread[group.name] = group
+        else:
+            self._unread.pop(group.name, None)
         if group.idle:
             group.forget()
             del self.groups[group.name]

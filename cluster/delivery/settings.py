@@ -52,6 +52,10 @@ class DeliverySettings:
     restart_wait: float = 2.0
     #: How long a reader that met a damaged batch waits until it is fetched from another node, in seconds.
     repair_wait: float = 2.0
+    #: Decoded batches kept for members that are handed single records of them.
+    batch_cache_bytes: int = 32 << 20
+    #: Until a member has been told how often to say something, the broker does so this often, in seconds.
+    first_heartbeat: float = 1.0
     #: Concurrent Replay calls on this node.
     max_replays: int = 1_000
     #: Bound of one proposal or barrier made on behalf of a session, in seconds.

@@ -20,14 +20,17 @@ from holdfast.cluster.delivery.assignment import PartitionKey
 from holdfast.cluster.delivery.coordinator import Coordinator
 from holdfast.cluster.delivery.events import OffsetsCommitted, OffsetsTrimmed, SessionEnded
 from holdfast.cluster.delivery.group import Group, Opening
+from holdfast.cluster.delivery.hello import check_start
 from holdfast.cluster.delivery.members import Flow, Member
 from holdfast.cluster.delivery.positions import first_record_at, resolve
 from holdfast.cluster.delivery.reading import PartitionRef
 from holdfast.cluster.delivery.settings import DeliverySettings
-from holdfast.cluster.ports import EventSink
+from holdfast.cluster.ports import Clock, EventSink
 from holdfast.cluster.results import Progress, Role
+from holdfast.cluster.state.limits import StateLimits
 from holdfast.errors import (
     DeadlineExceededError,
+    FailedPreconditionError,
     HoldfastError,
     LimitExceededError,
     NoLeaderError,
@@ -37,8 +40,11 @@ from holdfast.errors import (
     UnknownTopicError,
 )
 from holdfast.rpc.bridge import EngineBridge, unwrap
+from holdfast.rpc.clock import SystemClock
 from holdfast.rpc.egress import Egress, EgressStream
+from holdfast.rpc.services.group_host import GroupHost
 from holdfast.rpc.services.handlers import Context, parse
+from holdfast.rpc.services.member_session import MemberSession
 from holdfast.rpc.services.subscribe_pipe import (
     FORWARDED,
     ChannelFactory,
@@ -83,6 +89,7 @@ class SubscribeService:
         emit: where events go.
         connect: makes channels to other brokers.
         egress: bounds what is on its way; shared by all streams of a node.
+        limits: of the state machine.
     """
 
     def __init__(
@@ -95,6 +102,8 @@ class SubscribeService:
         emit: EventSink | None = None,
         connect: ChannelFactory = insecure_channel,
         egress: Egress | None = None,
+        clock: Clock | None = None,
+        limits: StateLimits | None = None,
     ) -> None:
         self._store = store
         self._bridge = bridge
@@ -105,7 +114,9 @@ class SubscribeService:
             own.max_outgoing_bytes, own.max_outgoing_bytes_per_peer, own.stalled_after
         )
         self._emit = emit
-        self._coordinator: Coordinator | None = None
+        self._clock = clock or SystemClock()
+        self._limits = limits or StateLimits()
+        self._host: GroupHost | None = None
         self._pipe = LeaderPipe(topology.node_id, connect)
         self._committers: dict[Group, asyncio.Task[None]] = {}
         self._sessions = 0
@@ -157,12 +168,15 @@ class SubscribeService:
     async def _serve(self, requests: AsyncIterator[bytes], context: Context) -> AsyncGenerator[bytes, None]:
         first = await self._first(requests)
         check_size(first, self._settings)
-        start = _parse_start(first, self._settings)
+        start = _parse_start(first)
+        if not start.protocol:
+            _check_plain(start, self._settings)
         if self._closed:
             raise UnavailableError("the broker is stopping; use another one")
         egress = self._egress.stream(context.peer())
         if self._bridge.progress.role is Role.LEADER:
-            answers = self._lead(start, requests, egress)
+            lead = self._lead_member if start.protocol else self._lead
+            answers = lead(start, requests, egress)
         else:
             forwarded = any(key == FORWARDED for key, _ in context.invocation_metadata() or ())
             answers = self._pipe.run(self._leader_address(forwarded), first, requests, egress)
@@ -197,7 +211,9 @@ class SubscribeService:
         # Everything the leaders before this one committed must be visible.
         await self._bridge.barrier(timeout)
         rows = [await self._topics.find(name, timeout) for name in start.topics]
-        coordinator = self._coordinate()
+        host = self._coordinate()
+        self._check_undefined(host, start.group)
+        coordinator = host.plain
         group = coordinator.group(start.group)
         wake = asyncio.Event()
         member = Member(
@@ -237,15 +253,69 @@ class SubscribeService:
                 reason = "" if member.ended is None else member.ended.reason
                 self._emit(SessionEnded(group.name, member.name, reason))
 
-    def _coordinate(self) -> Coordinator:
+    async def _lead_member(
+        self, start: bus_pb2.SubscribeStart, requests: AsyncIterator[bytes], egress: EgressStream
+    ) -> AsyncGenerator[bytes, None]:
+        hello = check_start(start, max_credits=self._settings.max_credits)
+        await self._bridge.barrier(self._settings.call_timeout)
+        host = self._coordinate()
+        if start.group in host.plain.groups:
+            raise FailedPreconditionError(
+                f"members of group {start.group!r} consume it without a definition; end them first"
+            )
+        host.look()
+        wake = asyncio.Event()
+        session = host.live.join(hello, wake.set)
+        stream = MemberSession(
+            host,
+            session,
+            wake,
+            self._store,
+            self._settings,
+            records=start.format == bus_pb2.FORMAT_RECORDS,
+            repaired=self._bridge.read_repaired,
+            emit=self._emit,
+            egress=egress,
+        )
+        listener = asyncio.create_task(stream.listen(requests))
+        try:
+            async with aclosing(stream.messages()) as messages:
+                async for message in messages:
+                    yield message
+        finally:
+            listener.cancel()
+            host.look()
+            host.live.leave(session, orderly=stream.orderly, garbage=stream.garbage)
+            if self._emit is not None:
+                reason = "" if session.ended is None else session.ended.reason
+                self._emit(SessionEnded(start.group, start.consumer_name, reason))
+
+    def _check_undefined(self, host: GroupHost, group: str) -> None:
+        """A defined group has no members that know nothing of leases."""
+        with self._store.read() as reader:
+            row = groups.read(reader, group)
+        if (row is not None and row.definition) or group in host.live.groups:
+            raise FailedPreconditionError(
+                f"group {group!r} is defined: join it (Client.join, protocol 2), or use another group"
+            )
+
+    def _coordinate(self) -> GroupHost:
         progress = self._bridge.progress
         if progress.role is not Role.LEADER or self._closed:
             raise _moved(progress.leader_id, self._topology.client_address(progress.leader_id))
-        if self._coordinator is None or self._coordinator.term != progress.term:
+        if self._host is None or self._host.term != progress.term:
             self._end_all(_moved(None, None))
-            self._coordinator = coordinator = Coordinator(progress.term, self._settings, self._emit)
-            self._bridge.inform(coordinator)
-        return self._coordinator
+            self._host = GroupHost(
+                progress.term,
+                self._store,
+                self._bridge,
+                self._clock,
+                self._settings,
+                self._limits,
+                Coordinator(progress.term, self._settings, self._emit),
+                self._emit,
+            )
+        return self._host
 
     def _join(
         self, group: Group, member: Member, rows: list[TopicRow], start: bus_pb2.SubscribeStart
@@ -282,9 +352,10 @@ class SubscribeService:
         return committed, committed
 
     def _on_progress(self, progress: Progress) -> None:
-        coordinator = self._coordinator
-        if coordinator is not None:
-            if progress.role is Role.LEADER and progress.term == coordinator.term:
+        host = self._host
+        if host is not None:
+            if progress.role is Role.LEADER and progress.term == host.term:
+                host.heard(progress)
                 return
             leader = progress.leader_id
             self._end_all(_moved(leader, self._topology.client_address(leader)))
@@ -292,10 +363,9 @@ class SubscribeService:
             self._pipe.leader_is(self._topology.client_address(progress.leader_id))
 
     def _end_all(self, error: HoldfastError) -> None:
-        coordinator, self._coordinator = self._coordinator, None
-        if coordinator is not None:
-            self._bridge.inform(None)
-            coordinator.end_all(error)
+        host, self._host = self._host, None
+        if host is not None:
+            host.end(error)
 
     # -- commits ----------------------------------------------------------------
 
@@ -313,10 +383,11 @@ class SubscribeService:
             self._committers.pop(group, None)
 
     async def _commit_all(self, group: Group) -> None:
-        coordinator = self._coordinator
+        host = self._host
+        coordinator = None if host is None else host.plain
         loop = asyncio.get_running_loop()
         retry = _RETRY_S
-        while coordinator is not None and coordinator is self._coordinator and group.commit_due:
+        while coordinator is not None and host is self._host and group.commit_due:
             began = loop.time()
             await asyncio.sleep(self._settings.commit_delay)
             taken = group.collect_commit()
@@ -382,11 +453,18 @@ def _commit_op(group: Group, taken: list[tuple[Flow, int]]) -> bytes:
     return encode_op(log_pb2.Op(commit_offsets=log_pb2.CommitOffsetsOp(group=group.name, offsets=offsets)))
 
 
-def _parse_start(raw: bytes, settings: DeliverySettings) -> bus_pb2.SubscribeStart:
+def _parse_start(raw: bytes) -> bus_pb2.SubscribeStart:
     request = parse(bus_pb2.SubscribeRequest, raw)
     if request.WhichOneof("kind") != "start":
         raise invalid("start", "a subscription begins with a SubscribeStart")
     start = request.start
+    if start.format not in (bus_pb2.FORMAT_RECORDS, bus_pb2.FORMAT_BATCHES):
+        raise invalid("start.format", f"unknown format {start.format}")
+    return start
+
+
+def _check_plain(start: bus_pb2.SubscribeStart, settings: DeliverySettings) -> None:
+    """The hello of a member of protocol 0."""
     if not start.group or len(start.group) > _MAX_NAME:
         raise invalid("start.group", f"a group's name has 1 to {_MAX_NAME} characters")
     if len(start.consumer_name) > _MAX_NAME:
@@ -397,8 +475,6 @@ def _parse_start(raw: bytes, settings: DeliverySettings) -> bus_pb2.SubscribeSta
         raise invalid("start.topics", f"at most {settings.max_topics_per_member} topics")
     if len(set(start.topics)) != len(start.topics):
         raise invalid("start.topics", "a topic is named twice")
-    if start.format not in (bus_pb2.FORMAT_RECORDS, bus_pb2.FORMAT_BATCHES):
-        raise invalid("start.format", f"unknown format {start.format}")
     if start.credits > settings.max_credits:
         raise LimitExceededError(f"{start.credits} credits; a member may hold {settings.max_credits}")
     if start.HasField("initial") and start.initial.WhichOneof("position") not in (
@@ -407,7 +483,6 @@ def _parse_start(raw: bytes, settings: DeliverySettings) -> bus_pb2.SubscribeSta
         "time_us",
     ):
         raise invalid("start.initial", "a group starts at the earliest, the latest, or a time")
-    return start
 
 
 def _moved(leader: str | None, address: str | None) -> NoLeaderError:

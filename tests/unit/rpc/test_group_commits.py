@@ -30,7 +30,7 @@ class Consumer:
         self.engine = engine
         self.key = (topic_id, 0)
         self.service = SubscribeService(engine.store, engine.bridge, cache, Topology(make()))
-        self.group: Group = self.service._coordinate().group("g")
+        self.group: Group = self.service._coordinate().plain.group("g")
         self.told = asyncio.Event()
         self.member = Member("m", "m", {topic_id: TOPIC}, credits=records, notify=self.notified)
         #: Called once when a commit is told of.
