@@ -23,7 +23,17 @@ if TYPE_CHECKING:
     from holdfast.client.client import Client, connect
     from holdfast.client.consumer import Subscription
     from holdfast.client.dead_letters import DeadLetter, DeadLetterFilter, DiscardResult, RedriveResult
-    from holdfast.client.events import AckRefused, Assigned, Committed, Disconnected, SubscriptionEvent
+    from holdfast.client.events import (
+        AckRefused,
+        Assigned,
+        Committed,
+        Disconnected,
+        Lost,
+        Paused,
+        Revoking,
+        SubscriptionEvent,
+        Welcomed,
+    )
     from holdfast.client.groups import (
         GroupDefinition,
         GroupInfo,
@@ -31,9 +41,11 @@ if TYPE_CHECKING:
         GroupPartition,
         RetryingRecord,
     )
+    from holdfast.client.membership import Membership
     from holdfast.client.options import ClientOptions
     from holdfast.client.retry import Retry
     from holdfast.client.sync import SyncClient, SyncSubscription, connect_sync
+    from holdfast.client.sync_membership import SyncMembership
     from holdfast.client.sync_transaction import SyncTransaction
     from holdfast.client.transaction import Transaction, TransactionResult
     from holdfast.client.types import (
@@ -55,8 +67,18 @@ if TYPE_CHECKING:
 _HOMES = {
     "client.client": ("Client", "connect"),
     "client.consumer": ("Subscription",),
-    "client.events": ("AckRefused", "Assigned", "Committed", "Disconnected", "SubscriptionEvent"),
     "client.dead_letters": ("DeadLetter", "DeadLetterFilter", "DiscardResult", "RedriveResult"),
+    "client.events": (
+        "AckRefused",
+        "Assigned",
+        "Committed",
+        "Disconnected",
+        "Lost",
+        "Paused",
+        "Revoking",
+        "SubscriptionEvent",
+        "Welcomed",
+    ),
     "client.groups": (
         "GroupDefinition",
         "GroupInfo",
@@ -64,11 +86,13 @@ _HOMES = {
         "GroupPartition",
         "RetryingRecord",
     ),
+    "client.membership": ("Membership",),
     "client.options": ("ClientOptions",),
     "client.retry": ("Retry",),
     "client.sync": ("SyncClient", "SyncSubscription", "connect_sync"),
     "client.sync_transaction": ("SyncTransaction",),
     "client.transaction": ("Transaction", "TransactionResult"),
+    "client.sync_membership": ("SyncMembership",),
     "client.types": (
         "Ack",
         "Batch",
@@ -105,22 +129,28 @@ __all__ = [
     "GroupMember",
     "GroupPartition",
     "HoldfastError",
+    "Lost",
     "MemberInfo",
+    "Membership",
     "PartitionDigest",
     "PartitionInfo",
+    "Paused",
     "PublishSummary",
     "Record",
     "RedriveResult",
     "Retry",
     "RetryingRecord",
+    "Revoking",
     "Subscription",
     "SubscriptionEvent",
     "SyncClient",
+    "SyncMembership",
     "SyncSubscription",
     "SyncTransaction",
     "TopicInfo",
     "Transaction",
     "TransactionResult",
+    "Welcomed",
     "connect",
     "connect_sync",
 ]

@@ -9,22 +9,19 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Itera
 from itertools import islice
 from types import TracebackType
 
-import grpc
-
 from holdfast.client.acks import PartitionAcks
 from holdfast.client.backoff import Backoff
-from holdfast.client.connection import Connection, Endpoint, settle
-from holdfast.client.events import AckRefused, Assigned, Committed, Disconnected, SubscriptionEvent
-from holdfast.client.failures import from_result, from_rpc
+from holdfast.client.connection import Connection, settle
+from holdfast.client.events import AckRefused, Assigned, Committed, SubscriptionEvent
+from holdfast.client.failures import from_result
+from holdfast.client.group_stream import GroupStream, Stream
 from holdfast.client.positions import Place, to_position
 from holdfast.client.types import Batch, Record
 from holdfast.errors import (
     ClosedError,
     DeadlineExceededError,
-    HoldfastError,
     InternalError,
     InvalidArgumentError,
-    NoLeaderError,
     UnavailableError,
 )
 from holdfast.records import decode_batch
@@ -34,10 +31,6 @@ logger = logging.getLogger(__name__)
 
 #: Acknowledgements wait this long for company.
 _ACK_LINGER_SECONDS = 0.002
-#: Silence after which somebody else may have been elected.
-_SILENCE_SECONDS = 1.0
-
-_Stream = grpc.aio.StreamStreamCall[bus_pb2.SubscribeRequest, bus_pb2.SubscribeResponse]
 _Key = tuple[str, int]
 
 
@@ -63,7 +56,7 @@ class _Delivered:
         self.dropped = False
 
 
-class Subscription:
+class Subscription(GroupStream):
     """Records of a group's topics, as an async iterator. Made by ``Client.subscribe``.
 
     Delivery is at least once: after a broken connection or a change of leader
@@ -90,12 +83,9 @@ class Subscription:
             raise InvalidArgumentError(
                 "max_in_flight must be at least 1", metadata={"field": "max_in_flight"}
             )
-        self._connection = connection
+        super().__init__(connection, give_up_after=give_up_after, timeout=timeout, on_event=on_event)
         self._max_in_flight = max_in_flight
         self._auto_ack = auto_ack
-        self._give_up_after = give_up_after
-        self._timeout = timeout
-        self._on_event = on_event
         self._on_end = on_end
         self._start = bus_pb2.SubscribeStart(
             group=group,
@@ -105,7 +95,6 @@ class Subscription:
             credits=max_in_flight,
             consumer_name=name,
         )
-        self._loop = asyncio.get_running_loop()
         self._partitions: dict[_Key, PartitionAcks] = {}
         self._fences: dict[_Key, int] = {}
         self._queue: deque[_Delivered] = deque()
@@ -116,14 +105,9 @@ class Subscription:
         self._enough = max_in_flight // 4
         self._dirty = False
         self._flush_now = asyncio.Event()
-        self._heard = 0.0
-        self._stream: _Stream | None = None
         #: The next assignment is the first one of its stream.
         self._fresh = True
-        self._failure: HoldfastError | None = None
-        self._closing = False
-        self._runner = self._loop.create_task(self._run())
-        self._runner.add_done_callback(self._stopped)
+        self._runner = self._begin()
 
     # -- the application's side --------------------------------------------------
 
@@ -267,73 +251,18 @@ class Subscription:
         """Leave at once: acknowledgements not sent yet are lost, their records will come again."""
         self._closing = True
         self._drop(lambda _: True)
-        self._arrived.set()
-        self._progress.set()
+        self._wake()
         self._on_end(self)
         self._runner.cancel()
         await settle([self._runner])
 
     # -- the connection -------------------------------------------------------------
 
-    async def _run(self) -> None:
-        backoff = self._connection.backoff()
-        give_up: float | None = None
-        patience = self._timeout if self._give_up_after is None else min(self._timeout, self._give_up_after)
-        while True:
-            began = self._loop.time()
-            try:
-                endpoint = await self._connection.leader(patience)
-                await self._serve(endpoint, backoff)
-                continue  # unreachable: it ends by failing
-            except HoldfastError as failed:
-                error = failed
-            if self._stream is not None:
-                began, give_up = self._loop.time(), None
-            self._disconnect()
-            if give_up is None and self._give_up_after is not None:
-                give_up = began + self._give_up_after
-            if not error.retriable or (give_up is not None and self._loop.time() >= give_up):
-                self._fail(error)
-                return
-            self._tell(Disconnected(error))
-            await asyncio.sleep(backoff.after(error))
+    def _wake(self) -> None:
+        self._arrived.set()
+        self._progress.set()
 
-    async def _serve(self, endpoint: Endpoint, backoff: Backoff) -> None:
-        """Consume over one stream until it fails.
-
-        Raises:
-            HoldfastError: why it failed.
-        """
-        term = self._connection.term
-        call = endpoint.subscribe()
-        self._heard = self._loop.time()
-        tasks = [
-            self._loop.create_task(self._read(call, backoff)),
-            self._loop.create_task(self._write(call)),
-            self._loop.create_task(self._watch(term)),
-        ]
-        try:
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            # Writing to a dead stream does not tell why it died, reading does.
-            if not tasks[0].done():
-                await asyncio.wait(tasks[:1], timeout=0.2)
-            for task in [task for task in tasks if task is tasks[0] or task in done]:
-                if task.done() and not task.cancelled():
-                    task.result()
-            raise UnavailableError(f"subscription at {endpoint.address} was cancelled")
-        except grpc.aio.AioRpcError as failure:
-            raise from_rpc(failure, endpoint.address) from None
-        except grpc.aio.UsageError:
-            raise ClosedError("the client has been closed") from None
-        except asyncio.InvalidStateError:
-            raise UnavailableError(f"broker {endpoint.address} ended the subscription") from None
-        finally:
-            for task in tasks:
-                task.cancel()
-            await settle(tasks)
-            call.cancel()
-
-    async def _write(self, call: _Stream) -> None:
+    async def _write(self, call: Stream) -> None:
         await call.write(bus_pb2.SubscribeRequest(start=self._start))
         while True:
             await self._flush_now.wait()
@@ -352,7 +281,7 @@ class Subscription:
             if granted:
                 await call.write(bus_pb2.SubscribeRequest(credit=bus_pb2.Credit(records=granted)))
 
-    async def _read(self, call: _Stream, backoff: Backoff) -> None:
+    async def _read(self, call: Stream, backoff: Backoff) -> None:
         while True:
             response = await call.read()
             if not isinstance(response, bus_pb2.SubscribeResponse):
@@ -363,25 +292,15 @@ class Subscription:
                 for stored in response.delivery.batches:
                     self._take(stored)
             elif kind == "assignment":
-                if self._stream is not call:
-                    self._stream = call
-                    backoff.reset()
+                self._connected(call, backoff)
                 self._assign(response.assignment)
             elif kind == "committed":
                 self._commit(response.committed)
             elif kind == "ack_refused":
                 self._refused(response.ack_refused)
 
-    async def _watch(self, term: int) -> None:
-        while True:
-            await asyncio.sleep(_SILENCE_SECONDS)
-            silent = self._loop.time() - self._heard >= _SILENCE_SECONDS / 2
-            if silent and await self._connection.newer_leader(term):
-                raise NoLeaderError("the leader has been replaced")
-
-    def _disconnect(self) -> None:
+    def _disconnected(self) -> None:
         """What was not acknowledged comes again: forget what waits here."""
-        self._stream = None
         self._fresh = True
         self._drop(lambda _: True)
         for partition in self._partitions.values():
@@ -462,18 +381,3 @@ class Subscription:
         kept = [delivered for delivered in self._queue if not delivered.dropped]
         self._queue.clear()
         self._queue.extend(kept)
-
-    def _fail(self, error: HoldfastError) -> None:
-        self._failure = error
-        self._arrived.set()
-        self._progress.set()
-
-    def _stopped(self, runner: asyncio.Task[None]) -> None:
-        """The application must not wait for a runner that failed through a fault of ours."""
-        if not runner.cancelled() and (failure := runner.exception()) is not None:
-            logger.error("a subscription stopped unexpectedly", exc_info=failure)
-            self._fail(InternalError(f"the subscription stopped unexpectedly: {failure!r}"))
-
-    def _tell(self, event: SubscriptionEvent) -> None:
-        if self._on_event is not None:
-            self._on_event(event)

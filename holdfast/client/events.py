@@ -41,4 +41,42 @@ class Disconnected:
     error: HoldfastError
 
 
-SubscriptionEvent: TypeAlias = Assigned | AckRefused | Committed | Disconnected
+@dataclass(frozen=True, slots=True)
+class Welcomed:
+    """A member of a defined group has been let in."""
+
+    member_id: str
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class Revoking:
+    """These partitions go to other members: what runs is to be finished ``within`` so many seconds."""
+
+    partitions: tuple[tuple[str, int], ...]
+    within: float
+
+
+@dataclass(frozen=True, slots=True)
+class Paused:
+    """Delivery of a partition stands still for ``reason``, held up by ``offset``; or goes on."""
+
+    topic: str
+    partition: int
+    paused: bool
+    reason: str
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """A record was taken away while the application had it: what is said of it now does not count."""
+
+    topic: str
+    partition: int
+    offset: int
+
+
+SubscriptionEvent: TypeAlias = (
+    Assigned | AckRefused | Committed | Disconnected | Welcomed | Revoking | Paused | Lost
+)

@@ -13,8 +13,11 @@ from holdfast.client.client import Client, connect
 from holdfast.client.consumer import NOTHING, Subscription
 from holdfast.client.dead_letter_calls import SyncDeadLetterCalls
 from holdfast.client.group_calls import SyncGroupCalls
+from holdfast.client.groups import GroupDefinition
 from holdfast.client.inputs import HeadersInput
 from holdfast.client.loop_thread import LoopThread
+from holdfast.client.membership import Membership
+from holdfast.client.sync_membership import SyncMembership
 from holdfast.client.sync_transaction import SyncTransaction
 from holdfast.client.types import Ack, Batch, ClusterInfo, PartitionDigest, PublishSummary, Record, TopicInfo
 from holdfast.errors import ClosedError, HoldfastError, OverloadedError
@@ -209,6 +212,14 @@ class SyncClient(SyncGroupCalls, SyncDeadLetterCalls):
         """Publish records and settle consumed ones, all or nothing. See ``Client.transaction``."""
         self._check_open()
         return SyncTransaction(self._client.transaction(timeout=timeout), self._run)
+
+    def join(self, group: str, definition: GroupDefinition | None = None, **options: Any) -> SyncMembership:
+        """Join a defined group. Options are those of ``Client.join``."""
+
+        async def open_it() -> Membership:
+            return self._client.join(group, definition, **options)
+
+        return SyncMembership(self._run(open_it()), self._loop, self._run)
 
     # -- topics and the cluster -------------------------------------------------------
 

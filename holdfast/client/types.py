@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from itertools import repeat
-from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar, cast
 
 from holdfast.client import tracing
 from holdfast.client.times import from_us
@@ -64,6 +64,20 @@ class Acknowledger(Protocol):
     def ack(self, record: Record) -> Awaitable[None]: ...
 
 
+class Settler(Acknowledger, Protocol):
+    """A member of a defined group: it can say more of a record than that it was handled."""
+
+    def nack(self, record: Record, delay: float | None, error: str) -> Awaitable[None]: ...
+
+    def park(self, record: Record, delay: float | None, error: str) -> Awaitable[None]: ...
+
+    def reject(self, record: Record, error: str) -> Awaitable[None]: ...
+
+    def release(self, record: Record) -> Awaitable[None]: ...
+
+    def extend(self, record: Record, seconds: float) -> Awaitable[None]: ...
+
+
 class Record(NamedTuple):
     """One record as read.
 
@@ -73,6 +87,7 @@ class Record(NamedTuple):
         append_time_us: when the leader appended it; never goes back within a partition.
         headers: (name, value) pairs; names may repeat.
         subscription: where to acknowledge it; None for a replayed record.
+        attempt: 1 at the first delivery to a defined group, one more for each failure since.
     """
 
     topic: str
@@ -84,6 +99,7 @@ class Record(NamedTuple):
     append_time_us: int
     headers: Headers = ()
     subscription: Acknowledger | None = None
+    attempt: int = 1
 
     @property
     def timestamp(self) -> datetime:
@@ -115,6 +131,58 @@ class Record(NamedTuple):
         if self.subscription is None:
             raise FailedPreconditionError("a replayed record has nothing to acknowledge; use subscribe()")
         return self.subscription.ack(self)
+
+    def nack(self, delay: float | None = None, error: str = "") -> Awaitable[None]:
+        """The handler failed: hand the record out again, or give it up after its last attempt.
+
+        Args:
+            delay: seconds until then; None: as the group's retry policy says.
+            error: kept with the record, its first 200 bytes.
+
+        Raises:
+            FailedPreconditionError: the record is not of a defined group (``Client.join``).
+        """
+        return self._settler().nack(self, delay, error)
+
+    def park(self, delay: float | None = None, error: str = "") -> Awaitable[None]:
+        """Set the record aside without charging an attempt.
+
+        Args:
+            delay: seconds; None: until somebody restores it.
+
+        Raises:
+            FailedPreconditionError: see ``nack``.
+        """
+        return self._settler().park(self, delay, error)
+
+    def reject(self, error: str = "") -> Awaitable[None]:
+        """Never hand the record out again: it goes to the dead-letter topic.
+
+        Raises:
+            FailedPreconditionError: see ``nack``.
+        """
+        return self._settler().reject(self, error)
+
+    def release(self) -> Awaitable[None]:
+        """Give the record back untouched: no attempt is charged.
+
+        Raises:
+            FailedPreconditionError: see ``nack``.
+        """
+        return self._settler().release(self)
+
+    def extend(self, seconds: float) -> Awaitable[None]:
+        """Keep the record this long from now, whatever becomes of the connection's heartbeats.
+
+        Raises:
+            FailedPreconditionError: see ``nack``.
+        """
+        return self._settler().extend(self, seconds)
+
+    def _settler(self) -> Settler:
+        if self.subscription is None or not hasattr(self.subscription, "nack"):
+            raise FailedPreconditionError("only a member of a defined group can say that; use Client.join()")
+        return cast("Settler", self.subscription)
 
     def __repr__(self) -> str:
         return (
@@ -211,6 +279,7 @@ class Batch:
                 repeat(self.append_time_us),
                 headers,
                 repeat(subscription),
+                repeat(1),
                 strict=False,  # some columns are one value for all
             ),
         )
