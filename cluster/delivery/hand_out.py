@@ -206,15 +206,12 @@ class HandOut:
 
     def _pick_ready(self, flow: KeyFlow, picks: list[Pick], used: int) -> int:
         """The first records of lanes that opened, and what was given back."""
-        while self._fits(picks, used):
-            offset = flow.next_ready()
-            if offset is None:
-                break
-            columns = self._columns(flow, offset)
-            flow.hand_out_ready(self._holder, self._lease)
-            picks.append((offset, columns))
-            used += columns.size_of(offset - columns.base)
-        return used
+        most = self._holder.credits - len(picks)
+        found, size = flow.pick_ready(
+            lambda offset: self._columns(flow, offset), self._holder, self._lease, most, self._left - used
+        )
+        picks += found
+        return used + size
 
     def _pick_returned(self, flow: PoolFlow, picks: list[Pick], used: int) -> None:
         """Short runs that were given back; a long one, or a fresh one, goes by itself."""

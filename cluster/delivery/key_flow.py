@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable, Iterable
 
 from holdfast.cluster.delivery.assignment import PartitionKey
 from holdfast.cluster.delivery.batch_cache import Columns
 from holdfast.cluster.delivery.flow import Flow
 from holdfast.cluster.delivery.lanes import Lanes
 from holdfast.cluster.delivery.leases import Holder, Lease, RecordLeases
+from holdfast.cluster.delivery.outcomes import Outcome
+from holdfast.cluster.delivery.runs import Range, ranges_from
 from holdfast.cluster.group_definition import Definition
+from holdfast.storage.damage import DamagedRowError
 
 
 class KeyFlow(Flow):
@@ -42,13 +46,44 @@ class KeyFlow(Flow):
             self._open(lanes.ready.popleft())  # its first record was trimmed
         return None
 
-    def hand_out_ready(self, holder: Holder, lease: int) -> None:
-        """The record of ``next_ready`` goes out."""
-        if self.returned:
-            self.leases.add(holder, self.returned.popleft(), lease, 0)
-            return
-        lane = self.lanes.ready.popleft()
-        self.leases.add(holder, self.lanes.take(lane), lease, lane)
+    def pick_ready(
+        self, find: Callable[[int], Columns], holder: Holder, lease: int, most: int, room: int
+    ) -> tuple[list[tuple[int, Columns]], int]:
+        """Hand out what ``next_ready`` finds, one after the other.
+
+        Args:
+            find: the batch that holds a record; it may raise.
+            most, room: see ``pick``.
+
+        Returns:
+            Each record with its batch, and their bytes.
+        """
+        lanes, held = self.lanes, self.leases.held
+        picked: list[tuple[int, Columns]] = []
+        used = 0
+        columns: Columns | None = None
+        while len(picked) < most and used < room:
+            offset = self.next_ready()
+            if offset is None:
+                break
+            if columns is None or not columns.base <= offset < columns.end:
+                try:
+                    columns = find(offset)
+                except DamagedRowError:
+                    if not picked:
+                        raise
+                    break
+            if self.returned:
+                lane = 0
+                self.returned.popleft()
+            else:
+                lane = lanes.ready.popleft()
+                lanes.take(lane)
+            held[offset] = (holder, lease, lane)
+            picked.append((offset, columns))
+            used += columns.size_of(offset - columns.base)
+        holder.in_flight += len(picked)
+        return picked, used
 
     def hand_out(self, offset: int, holder: Holder, lease: int) -> None:
         """See ``Flow``."""
@@ -118,6 +153,39 @@ class KeyFlow(Flow):
             self.lanes.waiting[lane] = offset
         self._arm(offset)
         return True
+
+    # -- what members say -----------------------------------------------------
+
+    def settle(self, holder: Holder, lease: int, ranges: Iterable[Range]) -> Outcome:
+        """See ``Flow``: the same, without an object for each record where nothing special is the matter."""
+        held, queues = self.leases.held, self.lanes.queues
+        plain = not (self._ghosts or self._extended or self._releases)
+        floor = self.window.floor
+        done: list[int] = []
+        rest: list[Range] = []
+        for first, end in ranges:
+            if not plain or first < floor or end - first > len(held):
+                rest.append((first, end))
+                continue
+            for offset in range(first, end):
+                entry = held.get(offset)
+                if entry is None or entry[0] is not holder or (lease and lease != entry[1]):
+                    rest.append((offset, offset + 1))
+                    continue
+                del held[offset]
+                done.append(offset)
+                lane = entry[2]
+                if offset in self.retrying:
+                    self.retrying.drop(offset)
+                if lane:
+                    if queues[lane] is None:
+                        del queues[lane]
+                    else:
+                        self._open(lane)
+        holder.in_flight -= len(done)
+        self.window.add_offsets(done)
+        outcome = super().settle(holder, lease, rest)  # moves the floor, too
+        return Outcome(ranges_from(sorted(done)) + outcome.settled, outcome.refused)
 
     # -- see Flow -----------------------------------------------------------
 

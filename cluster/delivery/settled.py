@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from holdfast.cluster.delivery.runs import Range, ranges_of
-from holdfast.storage.bits import CHUNK_BITS, FULL, span, trailing_ones, trailing_zeros
+from holdfast.storage.bits import CHUNK_BITS, CHUNK_BYTES, FULL, span, trailing_ones, trailing_zeros, unpack
 
 
 class Settled:
@@ -68,10 +68,14 @@ class Settled:
 
     def add_offsets(self, offsets: Iterable[int]) -> None:
         """Settle single offsets, none of them below the floor."""
-        chunks = self._chunks
+        fresh: dict[int, bytearray] = {}
         for offset in offsets:
             chunk, bit = divmod(offset, CHUNK_BITS)
-            chunks[chunk] = chunks.get(chunk, 0) | 1 << bit
+            if chunk not in fresh:
+                fresh[chunk] = bytearray(CHUNK_BYTES)
+            fresh[chunk][bit >> 3] |= 1 << (bit & 7)
+        for chunk, found in fresh.items():
+            self._chunks[chunk] = self._chunks.get(chunk, 0) | unpack(bytes(found))
 
     def __contains__(self, offset: int) -> bool:
         if offset < self.floor:

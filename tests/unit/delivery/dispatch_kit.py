@@ -1,12 +1,11 @@
-"""One group over a store: its rows as the log would write them, its flows, and what its members are sent."""
+"""One group over the state machine: its rows, its flows, and what its members are sent."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-import xxhash
-
+from holdfast.cluster.commands import encode_entry, encode_op
 from holdfast.cluster.delivery.batch_cache import BatchCache
 from holdfast.cluster.delivery.dispatch import next_delivery, open_flow
 from holdfast.cluster.delivery.effects import Effect
@@ -14,13 +13,15 @@ from holdfast.cluster.delivery.flow import Flow
 from holdfast.cluster.delivery.leases import Holder
 from holdfast.cluster.delivery.outcomes import Charged
 from holdfast.cluster.delivery.parcels import Parcel
-from holdfast.cluster.delivery.runs import Range
+from holdfast.cluster.delivery.runs import Range, runs_of
 from holdfast.cluster.delivery.settings import DeliverySettings
-from holdfast.cluster.group_definition import Definition, Ordering, backoff_ms
+from holdfast.cluster.group_definition import Definition, Ordering, to_message
+from holdfast.cluster.state.limits import StateLimits
+from holdfast.cluster.state.machine import StateMachine
+from holdfast.cluster.state.retry_rules import next_row
 from holdfast.records import decode_batch, encode_batch
 from holdfast.storage import acks, bits, flow_keys, groups, journal, partitions, retries
 from holdfast.storage.memory_store import MemoryStore
-from holdfast.storage.port import Writer
 from holdfast.storage.retries import RetryRow, State
 from holdfast.v1 import log_pb2
 
@@ -30,16 +31,34 @@ ROOM = 1 << 20
 
 
 class Log:
-    """Partitions of one topic in a memory store."""
+    """One topic, with a topic for dead letters, and a group over it: entries, applied as on a replica."""
 
-    def __init__(self, count: int = 1) -> None:
+    def __init__(self, definition: Definition, count: int = 1) -> None:
+        self.definition = definition
         self.store = MemoryStore()
         self.records: dict[int, list[tuple[bytes, bytes]]] = {number: [] for number in range(count)}
-        w = self.store.writer()
-        for number in self.records:
-            partitions.create(w, TOPIC, number)
-        self.store.commit()
+        self._machine = StateMachine(StateLimits(max_retries=1_000))
         self._index = 1
+        #: The time of the last entry.
+        self.stamp_us = 1
+        for name, size in (("t", count), ("dead", 1)):
+            self._run(log_pb2.Op(create_topic=log_pb2.CreateTopicOp(name=name, partitions=size)))
+        put = log_pb2.PutGroupOp(group=GROUP, definition=to_message(definition))
+        self._run(log_pb2.Op(put_group=put))
+
+    def _run(self, op: log_pb2.Op, batches: Sequence[bytes] = (), stamp_us: int = 0) -> log_pb2.OpResult:
+        """Apply an operation that succeeds."""
+        self.stamp_us = max(self.stamp_us, stamp_us)
+        entry = encode_entry(self.stamp_us, [encode_op(op, batches)])
+        w = self.store.writer()
+        self._index += 1
+        journal.append(w, self._index, 1, journal.EntryKind.COMMAND, entry)
+        (result,) = self._machine.apply(w, self._index, entry).results
+        assert not result.HasField("error"), result.error
+        self.store.commit()
+        return result
+
+    # -- records ------------------------------------------------------------
 
     def append(
         self,
@@ -52,36 +71,100 @@ class Log:
         first = len(self.records[partition])
         values = [b"%d/%d" % (partition, first + i) for i in range(len(keys))]
         values = [value.ljust(size, b".") for value in values]
-        self._index += 1
         data = encode_batch(values, keys, [7 + first + i for i in range(len(keys))], headers)
-        w = self.store.writer()
-        state = partitions.read_state(w, TOPIC, partition)
-        assert state is not None
-        journal.append(w, self._index, 1, 0, data)
-        partitions.add_refs(w, self._index, 1)
-        partitions.append_batch(
-            w,
-            TOPIC,
-            partition,
-            state,
-            log_index=self._index,
-            position=journal.ROW_HEADER,
-            length=len(data),
-            count=len(keys),
-            append_time_us=100 + self._index,
-            min_ts=7 + first,
-            max_ts=6 + first + len(keys),
-            batch_hash=xxhash.xxh3_128_intdigest(data),
-        )
-        self.store.commit()
+        op = log_pb2.Op(append=_append(TOPIC, partition, len(keys), len(data)))
+        self._run(op, [data], self.stamp_us + 1)
         self.records[partition] += zip(keys, values, strict=True)
         return data
 
     def trim(self, partition: int, before: int) -> int:
         """Drop whole batches below an offset; where the partition starts now."""
-        state = partitions.trim(self.store.writer(), TOPIC, partition, before, 1_000)
-        self.store.commit()
-        return state.start_offset
+        op = log_pb2.TrimOp(topic_id=TOPIC, partition=partition, before_offset=before)
+        self._run(log_pb2.Op(trim=op))
+        return self.start(partition)
+
+    def start(self, partition: int) -> int:
+        with self.store.read() as r:
+            state = partitions.read_state(r, TOPIC, partition)
+            assert state is not None
+            return state.start_offset
+
+    def dead(self) -> int:
+        """How many dead letters there are."""
+        with self.store.read() as r:
+            state = partitions.read_state(r, TOPIC + 1, 0)
+            assert state is not None
+            return state.next_offset
+
+    # -- rows ---------------------------------------------------------------
+
+    def floor(self, partition: int) -> int:
+        with self.store.read() as r:
+            return groups.committed(r, GROUP, TOPIC, partition) or 0
+
+    def settled(self, partition: int) -> set[int]:
+        """Everything settled in a partition."""
+        floor = self.floor(partition)
+        return set(range(floor)) | {
+            offset
+            for chunk, value in self._chunks(partition)
+            for first, end in bits.ranges_of(chunk, value)
+            for offset in range(first, end)
+        }
+
+    def retries(self, partition: int) -> dict[int, RetryRow]:
+        """The rows that mean anything; those below the floor go with later steps."""
+        floor = self.floor(partition)
+        with self.store.read() as r:
+            return {at: row for at, row in retries.scan(r, _flow(partition)) if at >= floor}
+
+    def _chunks(self, partition: int) -> list[tuple[int, int]]:
+        with self.store.read() as r:
+            return list(acks.scan(r, _flow(partition)))
+
+    def load(self, flow: Flow) -> None:
+        """Fill an empty flow."""
+        number = flow.key[1]
+        flow.load(self.floor(number), self._chunks(number), self.retries(number).items())
+
+    def reload(self, flow: Flow, charged: set[int]) -> None:
+        number = flow.key[1]
+        flow.reload(self.floor(number), self._chunks(number), self.retries(number).items(), charged)
+
+    def seek(self, partition: int, floor: int) -> None:
+        op = log_pb2.SeekGroupOp(group=GROUP)
+        op.flows.add(topic_id=TOPIC, partition=partition, offset=floor)
+        while self._run(log_pb2.Op(seek_group=op)).more:
+            pass
+
+    def raise_floor(self, partition: int, floor: int) -> None:
+        settle = log_pb2.FlowSettle(topic_id=TOPIC, partition=partition, floor=floor)
+        self._run(log_pb2.Op(settle=log_pb2.SettleOp(group=GROUP, flows=[settle])))
+
+    def apply(self, op: Op, stamp_us: int, *, buries: bool = True) -> log_pb2.FlowState:
+        """Settle; what it gave.
+
+        Args:
+            buries: records that are to die do; else there is no room for dead letters.
+        """
+        rows, settled = self.retries(op.partition), self.settled(op.partition)
+        base, runs = runs_of(op.ranges)
+        flow = log_pb2.FlowSettle(topic_id=TOPIC, partition=op.partition, base=base, runs=runs)
+        letters: list[bytes] = []
+        for charge in op.charges:
+            if charge.cause == log_pb2.RETRY_CAUSE_REJECT and not buries:
+                continue  # it waits until there is room
+            item = flow.retries.add(
+                offset=charge.offset, cause=charge.cause, delay_ms=charge.delay_ms, lane=charge.lane
+            )
+            _, last = next_row(rows.get(charge.offset), item, self.definition, _flow(op.partition), stamp_us)
+            if last and buries and charge.offset not in settled:
+                item.dead = True
+                letters.append(encode_batch([self.records[op.partition][charge.offset][1]]))
+        dead = [_append(TOPIC + 1, 0, 1, len(letter)) for letter in letters]
+        settle = log_pb2.SettleOp(group=GROUP, flows=[flow], dead=dead)
+        result = self._run(log_pb2.Op(settle=settle), letters, stamp_us)
+        return result.settle.flows[0]
 
 
 @dataclass
@@ -103,124 +186,21 @@ class Op:
     charges: list[Charge] = field(default_factory=list)
 
 
-class Rows:
-    """The rows of the group; ``apply`` is the rule of SettleOp in its plainest form."""
+def tell(flow: Flow, state: log_pb2.FlowState) -> None:
+    """Tell a flow what became of what was charged."""
+    for it in state.retries:
+        if it.state == log_pb2.RECORD_STATE_NONE:
+            flow.settled_in_log([(it.offset, it.offset + 1)])
+        else:
+            flow.result(it.offset, it.attempts, State(it.state), it.due_us)
 
-    def __init__(self, store: MemoryStore, definition: Definition) -> None:
-        self.store = store
-        self.definition = definition
 
-    def floor(self, partition: int) -> int:
-        with self.store.read() as r:
-            return groups.committed(r, GROUP, TOPIC, partition) or 0
-
-    def settled(self, partition: int) -> set[int]:
-        """Offsets settled above the floor."""
-        with self.store.read() as r:
-            return {
-                offset
-                for chunk, value in acks.scan(r, _flow(partition))
-                for first, end in bits.ranges_of(chunk, value)
-                for offset in range(first, end)
-                if offset >= self.floor(partition)
-            }
-
-    def retries(self, partition: int) -> dict[int, RetryRow]:
-        with self.store.read() as r:
-            return dict(retries.scan(r, _flow(partition)))
-
-    def load(self, flow: Flow) -> None:
-        """Fill an empty flow."""
-        number = flow.key[1]
-        with self.store.read() as r:
-            chunks = list(acks.scan(r, _flow(number)))
-            rows = list(retries.scan(r, _flow(number)))
-        flow.load(self.floor(number), chunks, rows)
-
-    def reload(self, flow: Flow, charged: set[int]) -> None:
-        number = flow.key[1]
-        with self.store.read() as r:
-            chunks = list(acks.scan(r, _flow(number)))
-            rows = list(retries.scan(r, _flow(number)))
-        flow.reload(self.floor(number), chunks, rows, charged)
-
-    def seek(self, partition: int, floor: int) -> None:
-        w = self.store.writer()
-        acks.drop(w, _flow(partition), 1_000)
-        retries.drop(w, _flow(partition), 100_000)
-        groups.commit_offset(w, GROUP, TOPIC, partition, floor)
-        self.store.commit()
-
-    def apply(self, op: Op, stamp_us: int) -> dict[int, RetryRow | None]:
-        """The rows of what was charged, as they are then; None: settled."""
-        flow = _flow(op.partition)
-        w = self.store.writer()
-        ranges = list(op.ranges)
-        found: dict[int, RetryRow | None] = {}
-        for charge in op.charges:
-            if self._is_settled(op.partition, charge.offset):
-                found[charge.offset] = None
-                continue
-            row = self._charged(charge, retries.read(w, flow, charge.offset), op.partition, stamp_us)
-            found[charge.offset] = row
-            if row is None:
-                ranges.append((charge.offset, charge.offset + 1))
-            else:
-                retries.write(w, flow, charge.offset, row)
-        for chunk, value in bits.chunks_of(ranges).items():
-            acks.write(w, flow, chunk, acks.read(w, flow, chunk) | value)
-        for offset in list(self._rows(w, flow)):
-            if any(first <= offset < end for first, end in ranges):
-                retries.delete(w, flow, offset)
-        self._advance(w, op.partition)
-        self.store.commit()
-        return found
-
-    def _is_settled(self, partition: int, offset: int) -> bool:
-        return offset < self.floor(partition) or offset in self.settled(partition)
-
-    @staticmethod
-    def _rows(w: Writer, flow: bytes) -> list[int]:
-        return [offset for offset, _ in retries.scan(w, flow)]
-
-    def _charged(
-        self, charge: Charge, had: RetryRow | None, partition: int, stamp_us: int
-    ) -> RetryRow | None:
-        row = had or RetryRow(0, 0, State.WAITING, stamp_us, stamp_us, charge.lane)
-        cause = charge.cause
-        counts = cause not in (log_pb2.RETRY_CAUSE_PARK, log_pb2.RETRY_CAUSE_LET_GO)
-        attempts = row.attempts + counts
-        most = self.definition.max_attempts
-        if cause == log_pb2.RETRY_CAUSE_REJECT or (
-            0 < most <= attempts and cause != log_pb2.RETRY_CAUSE_PARK
-        ):
-            return None  # a dead letter
-        state, due = State.WAITING, stamp_us
-        if cause == log_pb2.RETRY_CAUSE_LOST:
-            state = State.SUSPECT
-        elif cause == log_pb2.RETRY_CAUSE_PARK:
-            state = State.PARKED_FOR_GOOD if charge.delay_ms is None else State.PARKED
-            due = retries.NEVER_US if charge.delay_ms is None else stamp_us + charge.delay_ms * 1_000
-        elif cause != log_pb2.RETRY_CAUSE_LET_GO:
-            identity = _flow(partition) + charge.offset.to_bytes(8)
-            delay = charge.delay_ms
-            due += 1_000 * (backoff_ms(self.definition, identity, attempts) if delay is None else delay)
-        return RetryRow(attempts, row.losses, state, due, row.first_failed_us, row.lane)
-
-    def _advance(self, w: Writer, partition: int) -> None:
-        floor = groups.committed(w, GROUP, TOPIC, partition) or 0
-        flow = _flow(partition)
-        while acks.read(w, flow, floor // bits.CHUNK_BITS) >> floor % bits.CHUNK_BITS & 1:
-            floor += 1
-        acks.drop(w, flow, 1_000, floor // bits.CHUNK_BITS)
-        retries.drop(w, flow, 1_000, floor)
-        groups.commit_offset(w, GROUP, TOPIC, partition, floor)
-
-    def raise_floor(self, partition: int, floor: int) -> None:
-        w = self.store.writer()
-        groups.commit_offset(w, GROUP, TOPIC, partition, max(floor, self.floor(partition)))
-        self._advance(w, partition)
-        self.store.commit()
+def _append(topic_id: int, partition: int, count: int, length: int) -> log_pb2.AppendOp:
+    op = log_pb2.AppendOp(topic_id=topic_id)
+    op.batches.add(
+        partition=partition, count=count, length=length, min_timestamp_us=7, max_timestamp_us=7 + count
+    )
+    return op
 
 
 class OneGroup:
@@ -234,9 +214,9 @@ class OneGroup:
         self.owners: dict[int, Holder] = {}
         self.effects: list[Effect] = []
 
-    def open(self, rows: Rows, partition: int) -> Flow:
+    def open(self, log: Log, partition: int) -> Flow:
         flow = open_flow((TOPIC, partition), "t", self.definition)
-        rows.load(flow)
+        log.load(flow)
         self.flows[partition] = flow
         return flow
 
@@ -291,14 +271,13 @@ class World:
     """A log, a group over it, and its members; for directed tests."""
 
     def __init__(self, definition: Definition, count: int = 1) -> None:
-        self.log = Log(count)
-        self.rows = Rows(self.log.store, definition)
+        self.log = Log(definition, count)
         self.group = OneGroup(definition)
         self.cache = BatchCache()
         self.now = 0.0
-        self.stamp_us = 1_000_000
+        self._stamp_us = 1_000_000
         for number in range(count):
-            self.group.open(self.rows, number)
+            self.group.open(self.log, number)
 
     @property
     def flow(self) -> Flow:
@@ -315,6 +294,15 @@ class World:
         data = self.log.append(partition, keys, size)
         self.group.flows[partition].touch()
         return data
+
+    @property
+    def stamp_us(self) -> int:
+        """The stamp clock; set, it never goes back."""
+        return max(self._stamp_us, self.log.stamp_us)
+
+    @stamp_us.setter
+    def stamp_us(self, value: int) -> None:
+        self._stamp_us = value
 
     def parcel(self, holder: Holder, room: int = ROOM) -> Parcel | None:
         with self.log.store.read() as reader:
@@ -334,16 +322,7 @@ class World:
     ) -> None:
         """Propose charges, have them applied, and tell the flow."""
         wanted = [Charge(it.offset, cause, it.lane, delay_ms) for it in charges if it is not None]
-        found = self.rows.apply(Op(partition, charges=wanted), self.stamp_us)
-        tell_results(self.group.flows[partition], found)
-
-
-def tell_results(flow: Flow, found: dict[int, RetryRow | None]) -> None:
-    for offset, row in found.items():
-        if row is None:
-            flow.settled_in_log([(offset, offset + 1)])
-        else:
-            flow.result(offset, row.attempts, row.state, row.due_us)
+        tell(self.group.flows[partition], self.log.apply(Op(partition, charges=wanted), self.stamp_us))
 
 
 def defined(ordering: Ordering, **more: object) -> Definition:

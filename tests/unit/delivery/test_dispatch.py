@@ -23,7 +23,7 @@ from holdfast.storage.port import Table
 from holdfast.storage.retries import NEVER_US, State
 from holdfast.v1 import bus_pb2, log_pb2
 
-from .dispatch_kit import TOPIC, World, defined, unpack
+from .dispatch_kit import TOPIC, Charge, Op, World, defined, unpack
 
 RELEASE = bus_pb2.NACK_KIND_RELEASE
 
@@ -131,7 +131,7 @@ def test_parked_keys_wait_until_they_are_let_go() -> None:
     assert w.flow.let_go(w.stamp_us) == []
     w.apply(over, log_pb2.RETRY_CAUSE_LET_GO)
     assert w.offsets(a) == [0]
-    row = w.rows.retries(0)[1]
+    row = w.log.retries(0)[1]
     assert (row.state, row.due_us, row.attempts) == (State.PARKED_FOR_GOOD, NEVER_US, 0)
 
 
@@ -186,7 +186,7 @@ def test_a_seek_forgets_everything_but_who_works_on_which_key() -> None:
     w.append(b"k", b"l", b"", b"k")
     assert w.offsets(a) == [0, 1, 2]
     w.flow.settle(a, 0, [(1, 2)])
-    w.rows.seek(0, 0)
+    w.log.seek(0, 0)
     w.flow.seek(0)
     assert w.offsets(b) == [1, 2], "the keys that are in work are taken, a record without one is not"
     outcome = w.flow.settle(a, 0, [(0, 1)])
@@ -202,8 +202,8 @@ def test_rows_of_a_group_that_was_not_by_key_find_their_lanes() -> None:
     assert w.offsets(a) == [0, 1, 2]
     w.apply([w.flow.nack(a, 0, 1).charge], delay_ms=0)
     again = keyed()
-    again.log, again.rows = w.log, w.rows
-    again.group.open(w.rows, 0)
+    again.log = w.log
+    again.group.open(w.log, 0)
     b = again.member("b")
     assert again.offsets(b) == [0, 2], "the failed one is behind another of its key"
     again.flow.settle(b, 0, [(0, 1)])
@@ -282,11 +282,26 @@ def test_what_a_transaction_holds_stops_the_next_owner() -> None:
     assert w.flow.lend(a, 1, [(0, 2)], to) == []
     assert w.flow.settle(a, 1, [(1, 2)]).settled == []
     a.gone = True
-    assert w.flow.drop_member(a, {2}) != []
+    assert w.flow.drop_member(a) == []
     w.group.owners[0] = b
-    assert w.offsets(b) == []
+    assert w.offsets(b) == [], "what comes next is not known yet"
     assert w.flow.settle_lent(to) == [(0, 2)]
     assert w.flow.window.floor == 2
+    assert w.offsets(b) == [2, 3, 4]
+
+
+def test_what_a_transaction_gives_back_behind_a_nack_is_void_too() -> None:
+    w = in_order()
+    a = w.member("a")
+    w.append(*[b"k"] * 5)
+    w.offsets(a)
+    to = Holder("tx", lender=a)
+    assert w.flow.lend(a, 1, [(2, 4)], to) == []
+    w.apply([w.flow.nack(a, 1, 1).charge], delay_ms=0)
+    assert w.offsets(a) == [1]
+    assert w.offsets(a) == [], "a transaction holds what comes next"
+    w.flow.take_back(to, a)
+    assert w.offsets(a) == [2, 3, 4]
 
 
 @pytest.mark.parametrize("make", [keyed, in_order, pooled])
@@ -309,6 +324,45 @@ def test_a_transaction_takes_all_or_nothing(make: type) -> None:
     assert w.flow.window.floor == 4
 
 
+@pytest.mark.parametrize("make", [keyed, in_order, pooled])
+def test_a_charge_that_is_not_made_leaves_the_record_as_it_was(make: type) -> None:
+    w = make()
+    a = w.member("a")
+    w.append(b"k", b"")
+    w.offsets(a)
+    for offset in (0, 1):
+        w.flow.nack(a, 0, offset)
+        w.flow.uncharge(offset)
+    assert not len(w.flow.retrying)
+    parcel = w.parcel(a)
+    assert parcel is not None
+    assert [(it.offset, it.attempts) for it in unpack(parcel)] == [(0, 0), (1, 0)]
+
+
+@pytest.mark.parametrize("make", [keyed, in_order, pooled])
+def test_after_a_reload_the_rows_decide(make: type) -> None:
+    """Of two failures one is in the log: the other is still to be proposed, or forgotten."""
+    w = make()
+    a = w.member("a")
+    w.append(b"k", b"l", b"m", b"n")
+    w.offsets(a)
+    w.flow.settle(a, 0, [(0, 1)])
+    charges = [w.flow.nack(a, 0, offset).charge for offset in (2, 1)]
+    assert charges[1] is not None
+    w.log.apply(Op(0, charges=[Charge(1, log_pb2.RETRY_CAUSE_NACK, charges[1].lane, 0)]), w.stamp_us)
+    w.log.reload(w.flow, {2})
+    assert 0 in w.flow.window, "settled here is settled"
+    row = w.flow.retrying.get(1)
+    assert row is not None
+    assert (row.attempts, row.charged) == (1, False)
+    first = w.offsets(a)
+    assert first == [1]
+    assert 2 not in w.offsets(a)
+    w.log.reload(w.flow, set())
+    again = w.offsets(a)
+    assert again in ([2], [2, 3])
+
+
 # -- suspects ---------------------------------------------------------------------
 
 
@@ -323,7 +377,7 @@ def test_the_first_records_of_the_dead_are_charged_the_others_not() -> None:
     assert suspects_of(Holder("old", whole_only=True), [w.flow]) == {}
     a.gone = True
     w.apply(w.flow.drop_member(a, suspects[TOPIC, 0]), log_pb2.RETRY_CAUSE_LOST)
-    assert {o: row.attempts for o, row in w.rows.retries(0).items()} == {1: 1, 2: 1}
+    assert {o: row.attempts for o, row in w.log.retries(0).items()} == {1: 1, 2: 1}
     b = w.member("b", concurrency=2)
     c = w.member("c", concurrency=2)
     assert w.offsets(b) == [1], "alone"
@@ -415,7 +469,7 @@ def test_what_a_member_still_works_on_stays_its_own_under_a_new_leader() -> None
     a = w.member("a")
     w.append(b"k", b"l", b"k", b"m")
     assert w.offsets(a) == [0, 1, 3]
-    w.group.open(w.rows, 0)  # another leader: nothing had become durable
+    w.group.open(w.log, 0)  # another leader: nothing had become durable
     a, b = Holder("a", 100), Holder("b", 100)
     claims = [(0, 1), (2, 4), (7, 1 << 60)]
     with w.log.store.read() as reader:
@@ -479,7 +533,7 @@ def test_with_too_many_retries_new_records_wait_and_old_ones_do_not() -> None:
     b = full.member("b")
     full.offsets(b)
     full.apply([full.flow.nack(b, 0, 1).charge, full.flow.nack(b, 0, 2).charge], delay_ms=10**6)
-    full.group.open(full.rows, 0)
+    full.group.open(full.log, 0)
     assert full.offsets(Holder("c", 9)) == [0]
 
 

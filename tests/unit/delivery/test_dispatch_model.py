@@ -21,11 +21,10 @@ from holdfast.cluster.delivery.leases import Holder
 from holdfast.cluster.delivery.outcomes import Charged
 from holdfast.cluster.delivery.pool_flow import PoolFlow
 from holdfast.cluster.group_definition import Ordering
-from holdfast.storage import partitions
 from holdfast.storage.retries import NEVER_US, RetryRow, State
 from holdfast.v1 import bus_pb2, log_pb2
 
-from .dispatch_kit import ROOM, TOPIC, Charge, Log, OneGroup, Op, Rows, Sent, defined, tell_results, unpack
+from .dispatch_kit import ROOM, Charge, Log, OneGroup, Op, Sent, defined, tell, unpack
 
 PARTITIONS = 2
 KEYS = (b"a", b"b", b"c", b"")
@@ -81,8 +80,7 @@ class GroupModel(RuleBasedStateMachine):
             initial_ms=20,
             max_ms=100,
         )
-        self.log = Log(PARTITIONS)
-        self.rows = Rows(self.log.store, self.definition)
+        self.log = Log(self.definition, PARTITIONS)
         self.now = 0.0
         self.stamp_us = 1_000_000
         #: Settled since the beginning of time, as this leader knows; and as the log has it.
@@ -103,7 +101,7 @@ class GroupModel(RuleBasedStateMachine):
         self.group = OneGroup(self.definition)
         self.cache = BatchCache(2_000)
         for number in range(PARTITIONS):
-            self.group.open(self.rows, number)
+            self.group.open(self.log, number)
         self._share_out()
 
     def _share_out(self) -> None:
@@ -179,6 +177,7 @@ class GroupModel(RuleBasedStateMachine):
     @step(number=st.integers(0, PARTITIONS - 1), keys=st.lists(st.sampled_from(KEYS), min_size=1, max_size=6))
     def append(self, number: int, keys: list[bytes]) -> None:
         self.log.append(number, keys)
+        self.stamp_us = max(self.stamp_us, self.log.stamp_us)
         self.flow(number).touch()
 
     @precondition(lambda self: self.members)
@@ -214,7 +213,7 @@ class GroupModel(RuleBasedStateMachine):
         return sent
 
     def _row(self, place: Place) -> RetryRow | None:
-        return self.rows.retries(place[0]).get(place[1])
+        return self.log.retries(place[0]).get(place[1])
 
     def _is_suspect_at(self, place: Place) -> bool:
         row = self._row(place)
@@ -439,7 +438,7 @@ class GroupModel(RuleBasedStateMachine):
             if applied:
                 ranges = flow.settle_lent(to)
                 assert {o for low, high in ranges for o in range(low, high)} == here
-                self.rows.apply(Op(number, ranges), self.stamp_us)
+                self.log.apply(Op(number, ranges), self.stamp_us)
                 self._settled(number, ranges)
                 self.durable[number] |= here
             else:
@@ -473,18 +472,26 @@ class GroupModel(RuleBasedStateMachine):
         while self.queue:
             self._apply()
 
-    def _apply(self) -> None:
+    @precondition(lambda self: self.queue)
+    @step()
+    def apply_without_room(self) -> None:
+        """Nothing can be buried for now."""
+        self._apply(buries=False)
+
+    def _apply(self, *, buries: bool = True) -> None:
         op = self.queue.pop(0)
-        found = self.rows.apply(op, self.stamp_us)
+        state = self.log.apply(op, self.stamp_us, buries=buries)
+        waits = [it for it in op.charges if not buries and it.cause == log_pb2.RETRY_CAUSE_REJECT]
+        if waits:
+            self.queue.append(Op(op.partition, charges=waits))
+        self.stamp_us = max(self.stamp_us, self.log.stamp_us)
         self._learn(op.partition)
-        tell_results(self.flow(op.partition), found)
-        for offset, row in found.items():
-            if row is None:
-                self.settled[op.partition].add(offset)
+        self.settled[op.partition] |= self.durable[op.partition]
+        tell(self.flow(op.partition), state)
 
     def _learn(self, number: int) -> None:
         """What the log has settled is settled for ever."""
-        self.durable[number] = set(range(self.rows.floor(number))) | self.rows.settled(number)
+        self.durable[number] = self.log.settled(number)
 
     @precondition(lambda self: self.queue)
     @step(applied=st.booleans())
@@ -492,7 +499,7 @@ class GroupModel(RuleBasedStateMachine):
         """An operation whose fate had to be read from the rows: charged once, if it was."""
         op = self.queue.pop(0)
         if applied:
-            self.rows.apply(op, self.stamp_us)
+            self.log.apply(op, self.stamp_us)
             self._learn(op.partition)
             self.settled[op.partition] |= self.durable[op.partition]
         else:
@@ -500,7 +507,7 @@ class GroupModel(RuleBasedStateMachine):
         charged = {
             charge.offset for each in self.queue if each.partition == op.partition for charge in each.charges
         }
-        self.rows.reload(self.flow(op.partition), charged)
+        self.log.reload(self.flow(op.partition), charged)
 
     @precondition(lambda self: self.queue)
     @step()
@@ -519,10 +526,10 @@ class GroupModel(RuleBasedStateMachine):
         """Retention: whole batches go; a leased record of one is a ghost that holds its lane."""
         if not happens:
             return
-        start = self.log.trim(number, self.rows.floor(number) + ahead)
+        start = self.log.trim(number, self.log.floor(number) + ahead)
         flow = self.flow(number)
         flow.raise_floor(start)
-        self.rows.raise_floor(number, start)
+        self.log.raise_floor(number, start)
         self._learn(number)
         self.settled[number] |= self.durable[number]
         for place, holder in list(self.hand.items()):
@@ -536,9 +543,9 @@ class GroupModel(RuleBasedStateMachine):
         """What was proposed before is fenced off; of keys in work the lanes stay taken."""
         if not happens:
             return
-        floor = max(self.rows.floor(number) - back, self._start(number))
+        floor = max(self.log.floor(number) - back, self.log.start(number))
         self.queue = [op for op in self.queue if op.partition != number]
-        self.rows.seek(number, floor)
+        self.log.seek(number, floor)
         self.flow(number).seek(floor)
         self.settled[number] = set(range(floor))
         self.durable[number] = set(range(floor))
@@ -549,12 +556,6 @@ class GroupModel(RuleBasedStateMachine):
                     self.ghosts[place] = holder
         for place in [place for place in self.ghosts if place[0] == number and not self._key(place)]:
             del self.ghosts[place]
-
-    def _start(self, number: int) -> int:
-        with self.log.store.read() as reader:
-            state = partitions.read_state(reader, TOPIC, number)
-            assert state is not None
-            return state.start_offset
 
     @step(milliseconds=st.sampled_from([1, 30, 200, 5_000]))
     def wait(self, milliseconds: int) -> None:
@@ -696,7 +697,7 @@ class GroupModel(RuleBasedStateMachine):
         """Attempts never fall, due times are the log's: the mirror is the rows, but for what is proposed."""
         proposed = {(op.partition, charge.offset) for op in self.queue for charge in op.charges}
         for number, flow in self.group.flows.items():
-            rows = self.rows.retries(number)
+            rows = self.log.retries(number)
             for offset in flow.retrying:
                 row, mine = rows.get(offset), flow.retrying.get(offset)
                 assert mine is not None
@@ -739,7 +740,7 @@ class GroupModel(RuleBasedStateMachine):
                 self._settled(it.flow.key[1], outcome.settled)
                 self.queue.append(Op(it.flow.key[1], outcome.settled))
         for number, flow in self.group.flows.items():
-            parked = {o for o, row in self.rows.retries(number).items() if row.due_us == NEVER_US}
+            parked = {o for o, row in self.log.retries(number).items() if row.due_us == NEVER_US}
             left = set(range(len(self.log.records[number]))) - self.settled[number]
             if self.ordering == Ordering.PARTITION and parked:
                 left = {o for o in left if o < min(parked)}
@@ -752,11 +753,7 @@ class GroupModel(RuleBasedStateMachine):
 
     def queue_out(self) -> None:
         while self.queue:
-            op = self.queue.pop(0)
-            found = self.rows.apply(op, self.stamp_us)
-            tell_results(self.flow(op.partition), found)
-            self._learn(op.partition)
-            self.settled[op.partition] |= self.durable[op.partition]
+            self._apply()
             self._tend()
 
 
