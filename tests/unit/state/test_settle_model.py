@@ -48,6 +48,7 @@ from .settle_kit import (
     sweep,
     waiting,
 )
+from .transact_kit import transaction
 
 LIMITS = StateLimits(step_rows=3, scan_rows=4, max_settled_ahead=1 << 30)
 DEAD = 3
@@ -216,6 +217,7 @@ class Comparison(RuleBasedStateMachine):
         super().__init__()
         self.replica = Replica(LIMITS)
         self.last: log_pb2.SettleOp | None = None
+        self.transactions = 0
 
     @initialize()
     def begin(self) -> None:
@@ -363,6 +365,32 @@ class Comparison(RuleBasedStateMachine):
                 row.state, row.due_us = State.WAITING, self.replica.time_us
         found.tidy()
 
+    @rule(
+        group=st.sampled_from(GROUPS),
+        place=st.sampled_from(PLACES[:3]),
+        named=st.sets(offsets, min_size=1, max_size=4),
+    )
+    def consume(self, group: str, place: tuple[int, int], named: set[int]) -> None:
+        """A transaction settles what nobody has settled, or does nothing."""
+        self.transactions += 1
+        op = transaction(self.transactions, [(DEAD, {0: [b"result"]})], [(group, {place: named})])
+        result = self.run(op)
+        if place not in self.world.ends:
+            assert result.error.reason == "UNKNOWN_TOPIC"
+            return
+        found = self.world.flow(group, place)
+        if max(named) >= self.world.ends[place]:
+            assert result.error.reason == "OFFSET_OUT_OF_RANGE"
+        elif named & found.settled:
+            assert result.error.reason == "ALREADY_SETTLED"
+        else:
+            assert not result.HasField("error"), result.error
+            state = partitions.read_state(self.replica.w, *place)
+            assert state is not None
+            found.settled |= named | set(range(state.start_offset))
+            found.tidy()
+            self.world.letters += 1
+
     @rule(group=st.sampled_from(GROUPS), place=st.sampled_from(PLACES[:3]), offset=offsets)
     def seek(self, group: str, place: tuple[int, int], offset: int) -> None:
         """In steps, the first of which fences the flow."""
@@ -493,6 +521,9 @@ def random_op(rng: random.Random) -> bytes:
             return restore(group, flow(*places[0], offsets=named), discard=rng.random() < 0.3)
         case 7:
             return seek(group, *[(*place, rng.randint(0, 60)) for place in places])
+        case 8:
+            named = rng.sample(range(60), 2)
+            return transaction(rng.randint(0, 99), [(DEAD, {1: [b"x"]})], [(group, {places[0]: named})])
         case 4 if rng.random() < 0.05:
             return delete(rng.choice(["u", "dead"]))
         case 5 | 6:
