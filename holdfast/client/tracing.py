@@ -9,13 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from holdfast.headers import TRACEPARENT, TRACESTATE
 from holdfast.records import Headers
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
-
-TRACEPARENT = "traceparent"
-TRACESTATE = "tracestate"
 
 #: Headers of the active span, or None when there is none.
 Inject = Callable[[], Headers | None]

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from holdfast import connect_sync
 from holdfast.chaos.processes import free_ports, is_free
 
 from .conftest import Holdfast, environment
@@ -317,3 +318,55 @@ def _free_block() -> int:
         if port < 65000 and all(is_free(port + step) for step in (1, 10, 11, 20, 21)):
             return port
     raise AssertionError("no free ports")
+
+
+# -- dead letters ------------------------------------------------------------------
+
+
+def test_dead_letters_are_listed_redriven_and_discarded(holdfast: Holdfast, endpoint: str) -> None:
+    for topic in ("source", "given-up"):
+        holdfast("topic", "create", topic)
+    assert "no dead letters" in holdfast("dead-letter", "list", "given-up").stderr
+    with connect_sync(endpoint) as bus:
+        for number, error in enumerate(["db down", "bad payload", "db down"]):
+            facts = {"group": "billing", "topic": "source", "partition": "0", "offset": str(number)}
+            facts |= {"attempts": "5", "errors": json.dumps([[1_700_000_000_000_000, error]])}
+            headers = {f"holdfast-dead-{name}": value for name, value in facts.items()}
+            bus.publish("given-up", b"v%d" % number, headers=headers)
+    rows = [line.split("\t") for line in holdfast("dead-letter", "list", "given-up").stdout.splitlines()]
+    assert [(row[0], row[1], row[2], row[3], row[5]) for row in rows] == [
+        ("0:0", "billing", "source:0:0", "5", "db down"),
+        ("0:1", "billing", "source:0:1", "5", "bad payload"),
+        ("0:2", "billing", "source:0:2", "5", "db down"),
+    ]
+    (second,) = _lines(
+        holdfast("dead-letter", "list", "given-up", "--error", "payload", "--values", "--json")
+    )
+    assert (second["offset"], second["value"], second["key"]) == (1, "v1", None)
+    assert second["origin"] == {"topic": "source", "partition": 0, "offset": 1}
+    assert second["errors"] == [{"time": "2023-11-14T22:13:20Z", "error": "bad payload"}]
+    assert not _lines(holdfast("dead-letter", "list", "given-up", "--until", "1h", "--json"))
+    assert len(_lines(holdfast("dead-letter", "list", "given-up", "--since", "1h", "--json"))) == 3
+
+    for verb in ("redrive", "discard"):
+        assert "--yes" in holdfast("dead-letter", verb, "given-up", status=2).stderr
+    assert "--partition" in holdfast("dead-letter", "list", "given-up", "-o", "1", status=2).stderr
+    assert "no time" in holdfast("dead-letter", "list", "given-up", "--since", "soon", status=2).stderr
+    shown = holdfast("dead-letter", "redrive", "given-up", "--dry-run").stdout
+    assert "would redrive 3 of 3 dead letters of given-up" in shown
+    assert "redriven 1 of 1" in holdfast("dead-letter", "redrive", "given-up", "-p", "0", "-o", "0").stdout
+    done = _json(holdfast("dead-letter", "discard", "given-up", "--error", "payload", "--json"))
+    assert done == {"matched": 1, "discarded": 1}
+    done = _json(holdfast("dead-letter", "redrive", "given-up", "--yes", "--rate", "1000", "--json"))
+    assert done == {"matched": 1, "redriven": 1, "refused": 0}
+    assert [row["value"] for row in _lines(holdfast("replay", "source", "--json"))] == ["v0", "v2"]
+    with connect_sync(endpoint) as bus:
+        bus.publish("given-up", b"stray")
+    refused = holdfast("dead-letter", "redrive", "given-up", "--yes", status=1)
+    assert "redriven 0 of 1" in refused.stdout
+    assert "name one to redrive it to" in refused.stderr
+    holdfast("dead-letter", "redrive", "given-up", "--yes", "--to", "source")
+    assert (
+        "given-up"
+        in holdfast("dead-letter", "redrive", "given-up", "--to", "given-up", "-y", status=1).stderr
+    )

@@ -20,7 +20,7 @@ from holdfast.storage.retries import RetryRow, State
 from .replica_kit import Replica, append, commit, create, trim
 from .transact_kit import Place, offsets_of, transaction
 
-LIMITS = StateLimits(step_rows=4, scan_rows=4, max_marks_per_topic=6)
+LIMITS = StateLimits(step_rows=4, scan_rows=4, max_marks_per_topic=8)
 KEEP_MS = 1_000
 TOPICS = ("a", "b")
 PARTITIONS = 2
@@ -55,6 +55,9 @@ class Transactions(RuleBasedStateMachine):
         self.flows = {(group, *place): Flow() for group in GROUPS for place in PLACES}
         self.done: dict[int, Done] = {}
         self.serial = 0
+        for place in PLACES:
+            for count in (3, 4):
+                self.publish(place, count)
 
     # -- what others do ---------------------------------------------------------
 
@@ -205,6 +208,25 @@ class Transactions(RuleBasedStateMachine):
             reasons.add("OVERLOADED")
         return reasons
 
+    @rule(place=st.sampled_from(PLACES), group=st.sampled_from(GROUPS), data=st.data())
+    def consume(self, place: Place, group: str, data: st.DataObject) -> None:
+        """What a well-behaved consumer does: records nobody has settled, under the right fence."""
+        flow = self.flows[(group, *place)]
+        unsettled = sorted(set(range(len(self.logs[place]))) - flow.settled)
+        if not unsettled:
+            return
+        offsets = data.draw(st.sets(st.sampled_from(unsettled), min_size=1, max_size=4))
+        self.serial += 1
+        fences = {(group, *place): flow.fence}
+        self.replica.time_us += KEEP_MS * 1000  # there is room for one more
+        result = self.replica.do(
+            transaction(
+                1000 + self.serial, consume=[(group, {place: offsets})], fences=fences, keep_ms=KEEP_MS
+            )
+        )
+        assert not result.transact.repeated_call
+        flow.settled |= offsets | set(range(self.starts[place]))
+
     # -- what must hold ---------------------------------------------------------
 
     @invariant()
@@ -257,5 +279,5 @@ class Transactions(RuleBasedStateMachine):
         return b"<%d>" % self.serial
 
 
-Transactions.TestCase.settings = settings(max_examples=80, stateful_step_count=30, deadline=None)
+Transactions.TestCase.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
 TestTransactions = Transactions.TestCase
