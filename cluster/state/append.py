@@ -6,7 +6,7 @@ checked before anything is stored.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import xxhash
 
@@ -32,17 +32,8 @@ _hash_batch = xxhash.xxh3_128_intdigest
 #: the entry, its partition's state, its producer, and where it is stored already. A plain
 #: tuple: an entry may hold a thousand.
 _Batch = tuple[log_pb2.AppendBatch, int, PartitionState, ProducerRow | None, Duplicate | None]
-
-
-class Checked(NamedTuple):
-    """An append that nothing can be refused of any more.
-
-    Attributes:
-        keyed: records of it have idempotency keys.
-    """
-
-    batches: list[_Batch]
-    keyed: bool
+#: An append that nothing can be refused of any more; True: records of it have idempotency keys.
+Checked = tuple[list[_Batch], bool]
 
 
 def apply_append(
@@ -84,7 +75,8 @@ def store_append(
     states, touch = catalog.states, context.touched.add
     topic_id, producer_id, epoch = op.topic_id, op.producer_id, op.producer_epoch
     add_ack = acks.add
-    for batch, start, known, producer, duplicate in checked.batches:
+    allowed, keyed = checked
+    for batch, start, known, producer, duplicate in allowed:
         partition, count, length = batch.partition, batch.count, batch.length
         if duplicate is not None:
             add_ack(
@@ -121,7 +113,7 @@ def store_append(
             producers.write(w, topic_id, partition, producer_id, row)
             catalog.remember_producer(topic_id, partition, producer_id, row)
         add_ack(partition=partition, base_offset=base_offset, count=count, append_time_us=stored_us)
-    if checked.keyed:
+    if keyed:
         store_marks(context, catalog.topic(w, topic_id), op, acks[-len(op.batches) :])
 
 
@@ -181,4 +173,4 @@ def check_append(context: EntryContext, op: log_pb2.AppendOp, blob_start: int, b
         )
     if keyed:
         check_marks(context, topic, op)
-    return Checked(checked, keyed)
+    return checked, keyed

@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from holdfast.client.batcher import MAX_RECORDS
 from holdfast.client.connection import GET_TOPIC, PUBLISH, Connection, Tries, settle
 from holdfast.client.expiry import Expiry
 from holdfast.client.inputs import HeadersInput, to_bytes, to_headers, to_key
@@ -37,6 +36,8 @@ from holdfast.errors import (
 from holdfast.v1 import bus_pb2, records_pb2, topics_pb2
 
 _MAX_KEY_BYTES = 256
+#: Brokers take no more of them in one call.
+_MAX_RECORDS = 1000
 #: What does not fit a message, whatever brokers are set to.
 _MAX_RECORD_BYTES = 60 << 20
 
@@ -203,7 +204,7 @@ class KeyedProducer:
         """What leaves next; its deadlines are not over."""
         items = queue.under_way
         waiting, now, size = queue.waiting, self._loop.time(), 0
-        while waiting and len(items) < MAX_RECORDS:
+        while waiting and len(items) < _MAX_RECORDS:
             if items and size + waiting[0].size > self._options.batch_bytes:
                 break
             item = waiting.popleft()

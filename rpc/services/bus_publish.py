@@ -47,6 +47,9 @@ _RETRY_S = 0.005
 #: Operations proposed for one publish with idempotency keys, before it is told to try again: each
 #: but the last met keys that others had just stored.
 _ROUNDS = 4
+#: Records with idempotency keys under way on this node, beyond which publishes of them are refused:
+#: they cost an entry's apply more than their bytes say.
+_MAX_KEYED = 10_000
 
 
 class PublishService:
@@ -78,6 +81,7 @@ class PublishService:
         self._default_timeout = limits.default_deadline_ms / 1000
         self._emit = emit
         self._streams: set[_Stream] = set()
+        self._keyed = 0
 
     @property
     def observed(self) -> bool:
@@ -135,13 +139,22 @@ class PublishService:
             topic = self._topics.cached(name) or await self._topics.find(name, timeout)
             prepared = self._encoder.prepare(request, topic)
             if prepared.keyed is not None:
-                return await self._publish_keyed(prepared.keyed, timeout, seen)
+                return await self._bounded_keyed(prepared.keyed, timeout, seen)
             done = await self._bridge.propose(prepared.op, timeout)
             if seen is not None:
                 seen.done = done
             return _response(done, prepared.spread).SerializeToString()
         finally:
             self._admission.leave(size)
+
+    async def _bounded_keyed(self, keyed: KeyedPublish, timeout: float, seen: _Observed | None) -> bytes:
+        if self._keyed + keyed.records > _MAX_KEYED:
+            raise OverloadedError(f"{self._keyed} records with idempotency keys are under way; try again")
+        self._keyed += keyed.records
+        try:
+            return await self._publish_keyed(keyed, timeout, seen)
+        finally:
+            self._keyed -= keyed.records
 
     async def _publish_keyed(self, keyed: KeyedPublish, timeout: float, seen: _Observed | None) -> bytes:
         """Store what is new, and answer what is not.

@@ -23,6 +23,8 @@ from holdfast.v1 import bus_pb2, log_pb2, records_pb2
 
 #: A key is an identifier; longer ones are somebody's payload.
 MAX_KEY_BYTES = 256
+#: Records of a request that has keys: each costs an entry's apply two rows and their look-ups.
+MAX_RECORDS = 1000
 
 _T = TypeVar("_T")
 
@@ -89,6 +91,11 @@ class KeyedPublish:
         for part in parts:
             part.facts.marks = _packed(part.digests)
         self._parts = _without(parts, self._follows)
+
+    @property
+    def records(self) -> int:
+        """Of the whole request."""
+        return len(self._places)
 
     @property
     def left(self) -> bool:

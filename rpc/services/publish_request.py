@@ -20,7 +20,7 @@ from holdfast.cluster.ports import Clock
 from holdfast.cluster.state.marks import takes_no_keys
 from holdfast.errors import RecordTooLargeError, UnknownPartitionError
 from holdfast.records import BatchLimits, check_batch, encode_batch, partition_for
-from holdfast.rpc.services.keyed_publish import KeyedPublish, check_keys
+from holdfast.rpc.services.keyed_publish import MAX_RECORDS, KeyedPublish, check_keys
 from holdfast.rpc.services.publish_wire import OPEN_BYTES, OpenItem, open_publish
 from holdfast.rpc.settings import Limits
 from holdfast.rpc.status import invalid
@@ -30,7 +30,6 @@ _KEY = attrgetter("key")
 _VALUE = attrgetter("value")
 _TIME = attrgetter("timestamp_us")
 _HEADERS = attrgetter("headers")
-_IDEMPOTENCY_KEYS = attrgetter("idempotency_keys")
 _MAX_PRODUCER_ID = (1 << 63) - 1
 
 
@@ -128,11 +127,10 @@ class PublishEncoder:
                 raise invalid("records", "send records or batches, not both in one request")
             if request.idempotency_keys:
                 raise invalid("idempotency_keys", "those of a batch's records go into the batch's own field")
-            # A request that was taken apart by hand has none.
-            if parsed.batches is None and any(map(_IDEMPOTENCY_KEYS, request.batches)):
-                return self._prepare_keyed_batches(request, topic, streamed=streamed)
-            op, blobs = self._append_batches(request, batches, topic)
+            op, blobs, keyed = self._append_batches(request, batches, topic)
             self._check_total(blobs)
+            if keyed:
+                return _keyed_batches(request, topic, op, blobs, streamed=streamed)
             return Prepared(encode_op(op, blobs), None)
         if not request.records:
             raise invalid("records", "the request holds neither records nor batches")
@@ -156,7 +154,7 @@ class PublishEncoder:
         if request.batches:
             if request.records:
                 raise invalid("records", "send records or batches of a topic, not both")
-            op, blobs = self._append_batches(request, request.batches, topic)
+            op, blobs, _ = self._append_batches(request, request.batches, topic)
             keys, callers = _batch_keys(request, op)
             batches = zip(op.append.batches, blobs, strict=True)
             found = KeyedPublish(topic.id, batches, callers, keys)
@@ -168,21 +166,9 @@ class PublishEncoder:
             found = KeyedPublish(topic.id, batches, numbers, keys)
         else:
             raise invalid("records", f"there are neither records nor batches for topic {topic.name!r}")
-        if any(keys) and not topic.idempotency_ttl_ms:
-            raise takes_no_keys(topic.name)
+        if any(keys):
+            _check_keyed(request, topic, len(keys), streamed=False)
         return found
-
-    def _prepare_keyed_batches(
-        self, request: bus_pb2.PublishRequest, topic: TopicFacts, *, streamed: bool
-    ) -> Prepared:
-        op, blobs = self._append_batches(request, request.batches, topic)
-        self._check_total(blobs)
-        keys, callers = _batch_keys(request, op)
-        if not any(keys):
-            return Prepared(encode_op(op, blobs), None)
-        _check_keyed(request, topic, streamed=streamed)
-        batches = zip(op.append.batches, blobs, strict=True)
-        return Prepared(b"", None, KeyedPublish(topic.id, batches, callers, keys))
 
     def _prepare_keyed_records(
         self, request: bus_pb2.PublishRequest, topic: TopicFacts, *, streamed: bool
@@ -190,7 +176,7 @@ class PublishEncoder:
         keys = request.idempotency_keys[:]
         check_keys("idempotency_keys", keys, len(request.records))
         if any(keys):
-            _check_keyed(request, topic, streamed=streamed)
+            _check_keyed(request, topic, len(keys), streamed=streamed)
         op, blobs, spread, callers = self._append_records(request, topic)
         self._check_total(blobs)
         if not any(keys):
@@ -203,7 +189,8 @@ class PublishEncoder:
         request: bus_pb2.PublishRequest,
         batches: Iterable[bus_pb2.PartitionBatch | OpenItem],
         topic: TopicFacts,
-    ) -> tuple[log_pb2.Op, list[bytes]]:
+    ) -> tuple[log_pb2.Op, list[bytes], bool]:
+        """The operation, its batches, and whether idempotency keys came with one."""
         op = log_pb2.Op()
         append = op.append
         append.topic_id = topic.id
@@ -212,6 +199,7 @@ class PublishEncoder:
         add = append.batches.add
         limits, max_record = self._limits, topic.max_record_bytes or None
         blobs: list[bytes] = []
+        keyed = False
         seen = set()
         for item in batches:
             partition = item.partition
@@ -222,6 +210,8 @@ class PublishEncoder:
                     "batches", f"partition {partition} is named twice; at most one batch per partition"
                 )
             seen.add(partition)
+            if item.idempotency_keys:
+                keyed = True
             batch = item.batch
             facts = check_batch(batch, limits, max_record_bytes=max_record)
             if isinstance(batch, bytes):
@@ -236,7 +226,7 @@ class PublishEncoder:
                 min_timestamp_us=facts.min_timestamp_us,
                 max_timestamp_us=facts.max_timestamp_us,
             )
-        return op, blobs
+        return op, blobs, keyed
 
     def _append_records(
         self, request: bus_pb2.PublishRequest, topic: TopicFacts, keyless: int | None = None
@@ -306,6 +296,22 @@ class PublishEncoder:
             )
 
 
+def _keyed_batches(
+    request: bus_pb2.PublishRequest,
+    topic: TopicFacts,
+    op: log_pb2.Op,
+    blobs: list[bytes],
+    *,
+    streamed: bool,
+) -> Prepared:
+    keys, callers = _batch_keys(request, op)
+    if not any(keys):
+        return Prepared(encode_op(op, blobs), None)
+    _check_keyed(request, topic, len(keys), streamed=streamed)
+    batches = zip(op.append.batches, blobs, strict=True)
+    return Prepared(b"", None, KeyedPublish(topic.id, batches, callers, keys))
+
+
 def _batch_keys(request: bus_pb2.PublishRequest, op: log_pb2.Op) -> tuple[list[bytes], list[range]]:
     """The idempotency keys of all records, and which records of the request each batch holds."""
     keys: list[bytes] = []
@@ -318,9 +324,14 @@ def _batch_keys(request: bus_pb2.PublishRequest, op: log_pb2.Op) -> tuple[list[b
     return keys, callers
 
 
-def _check_keyed(request: bus_pb2.PublishRequest, topic: TopicFacts, *, streamed: bool) -> None:
+def _check_keyed(request: bus_pb2.PublishRequest, topic: TopicFacts, records: int, *, streamed: bool) -> None:
     if streamed:
         raise invalid("idempotency_keys", "a PublishStream takes none: send these records by Publish")
+    if records > MAX_RECORDS:
+        raise invalid(
+            "idempotency_keys",
+            f"{records} records in a request with keys; at most {MAX_RECORDS}, send several",
+        )
     if request.producer_id:
         raise invalid(
             "idempotency_keys",

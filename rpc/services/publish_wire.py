@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from holdfast.v1 import bus_pb2
 from holdfast.wire_format import OpenBatch, open_batch, read_varint
@@ -19,8 +20,9 @@ _MAX_PARTITION = (1 << 32) - 1
 
 @dataclass(frozen=True, slots=True)
 class OpenItem:
-    """A PartitionBatch."""
+    """A PartitionBatch; one that has idempotency keys is left to protobuf."""
 
+    idempotency_keys: ClassVar[tuple[bytes, ...]] = ()
     partition: int
     base_sequence: int
     batch: OpenBatch

@@ -205,6 +205,8 @@ class FakeNode:
                 "unknown, not stored": OutcomeUnknownError("who knows", retry_after_ms=1),
                 "unknown topic": UnknownTopicError("not known here"),
             }
+            if fault == "silent":
+                await asyncio.Event().wait()
             if fault == "move":
                 cluster.move_leader()
             if fault in refusals:

@@ -128,6 +128,9 @@ async def test_an_unknown_topic_and_one_that_comes_later() -> None:
     async with FakeCluster() as cluster, holdfast.connect(cluster.endpoints) as bus:
         with pytest.raises(UnknownTopicError):
             await bus.publish("t", b"v", idempotency_key="a")
+        assert bus._keyed is not None
+        await bus.flush()
+        assert bus._keyed._queues == {}, "topics that are not there take no memory"
         await bus.create_topic("t")
         assert (await bus.publish("t", b"v", idempotency_key="a")).offset == 0
         cluster.faults.append("unknown topic")
@@ -160,6 +163,24 @@ async def test_the_delivery_timeout_ends_with_a_reason(fault: str, outcome: str)
             await bus.publish("t", b"1", idempotency_key="a")
         cluster.faults.clear()
         assert (await bus.publish("t", b"1", idempotency_key="a")).duplicate == (fault == "lost")
+
+
+async def test_what_is_late_before_it_could_leave_is_not_sent() -> None:
+    async with FakeCluster() as cluster, holdfast.connect(cluster.endpoints, delivery_timeout=0.3) as bus:
+        await bus.create_topic("t")
+        await bus.publish("t", b"0", idempotency_key="a")
+        cluster.faults.append("silent")
+        first = bus.publish("t", b"1", idempotency_key="b", timeout=0.6)
+        while len(cluster.calls) < 2:
+            await asyncio.sleep(0.001)
+        second = bus.publish("t", b"2", idempotency_key="c")
+        last = bus.publish("t", b"3", idempotency_key="d", timeout=5)
+        for future in (first, second):
+            with pytest.raises(DeadlineExceededError):
+                await future
+        assert (await last).offset == 1
+        assert cluster.values("t") == [[b"0", b"3"]]
+        assert cluster.calls == [1, 1, 1]
 
 
 async def test_a_short_timeout_ends_the_waiting_only() -> None:

@@ -7,8 +7,9 @@ from rpc_fakes import FakeEngine, Served, make_engine
 from holdfast.cluster.commands import encode_op
 from holdfast.records import encode_batch
 from holdfast.rpc.duties import LeaderDuties
+from holdfast.storage import marks
 from holdfast.storage.port import Table
-from holdfast.v1 import bus_pb2, log_pb2, topics_pb2
+from holdfast.v1 import bus_pb2, log_pb2, records_pb2, topics_pb2
 
 
 class Clock:
@@ -71,6 +72,31 @@ async def test_what_groups_keep_of_a_deleted_topic_is_swept() -> None:
     with engine.store.read() as reader:
         assert (reader.count(Table.FLOWS), reader.count(Table.RETRIES)) == (0, 0)
     assert await leader.run_once() == 0
+
+
+async def test_idempotency_keys_whose_time_is_over_are_forgotten() -> None:
+    engine = make_engine()
+    clock = Clock()
+    async with Served(engine) as served:
+        limits = topics_pb2.TopicLimits(idempotency_ttl_ms=1000)
+        await served.topics.CreateTopic(topics_pb2.CreateTopicRequest(name="t", partitions=1, limits=limits))
+        for call in range(7):  # more than one round forgets: 16 operations of 256
+            await served.bus.Publish(
+                bus_pb2.PublishRequest(
+                    topic="t",
+                    records=[records_pb2.Record(value=b"v")] * 700,
+                    idempotency_keys=[b"%d/%d" % (call, number) for number in range(700)],
+                )
+            )
+        clock.us = engine.time_us
+        assert await duties(engine, clock).run_once() == 0
+        with engine.store.read() as reader:
+            assert marks.count(reader) == 4900
+        clock.us = engine.time_us = engine.time_us + 1_000_000
+        assert await duties(engine, clock).run_once() == 20
+        with engine.store.read() as reader:
+            assert marks.count(reader) == 0
+        assert await duties(engine, clock).run_once() == 0
 
 
 async def test_followers_do_nothing() -> None:

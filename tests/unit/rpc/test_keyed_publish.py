@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 
 import grpc
 import pytest
@@ -13,6 +14,7 @@ from rpc_fakes import START, FakeEngine, Served, error_of, make_engine
 
 from holdfast.cluster import commands
 from holdfast.cluster.ports import Clock
+from holdfast.cluster.results import Role
 from holdfast.cluster.state.machine import StateMachine
 from holdfast.errors import NoLeaderError
 from holdfast.records import Compression, decode_batch, encode_batch
@@ -21,6 +23,7 @@ from holdfast.rpc.clock import SystemClock
 from holdfast.rpc.events import PublishHandled
 from holdfast.rpc.services.publish_request import PublishEncoder, parse_publish
 from holdfast.rpc.settings import Limits
+from holdfast.rpc.telemetry_source import read_gauges
 from holdfast.storage import journal, partitions, topics
 from holdfast.storage.memory_store import MemoryStore
 from holdfast.storage.port import Reader
@@ -138,7 +141,7 @@ async def test_a_cut_batch_keeps_keys_times_and_headers() -> None:
         await with_topic(served)
         await served.bus.Publish(plain("b", partition=0))
         batch = encode_batch(
-            [b"1", b"2", b"3"], [b"k", b"l", b""], [30, 20, 10], [(("h", b"x"),), None, (("i", b"y"),)]
+            [b"1", b"2", b"3"], [b"k", b"l", b""], [30, 5, 10], [(("h", b"x"),), None, (("i", b"y"),)]
         )
         part = bus_pb2.PartitionBatch(partition=1, batch=batch, idempotency_keys=[b"a", b"b", b"c"])
         await served.bus.Publish(bus_pb2.PublishRequest(topic="t", batches=[part]))
@@ -255,6 +258,32 @@ async def test_a_failure_in_the_second_round_is_the_answer() -> None:
         assert error_of(caught.value)[1] == "NO_LEADER"
 
 
+async def test_what_is_under_way_with_keys_is_bounded() -> None:
+    async with Served(make_engine()) as served:
+        await with_topic(served)
+        served.engine.hold = True
+        requests = [
+            bus_pb2.PublishRequest(
+                topic="t",
+                records=[records_pb2.Record(value=b"v")] * 1000,
+                idempotency_keys=[b"%d/%d" % (call, number) for number in range(1000)],
+            )
+            for call in range(11)
+        ]
+        calls = [asyncio.ensure_future(served.bus.Publish(request)) for request in requests]
+        done, _ = await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED)
+        (refused,) = done
+        error = refused.exception()
+        assert isinstance(error, grpc.aio.AioRpcError)
+        assert error_of(error)[1] == "OVERLOADED"
+        served.engine.hold = False
+        served.engine.release()
+        await asyncio.wait(calls)
+        again = requests[calls.index(refused)]
+        assert not (await served.bus.Publish(again)).positions[0].duplicate
+        assert sum(map(len, logs(served))) == 11_000
+
+
 # -- bad keys ---------------------------------------------------------------------------------
 
 
@@ -272,6 +301,7 @@ BAD = {
         ),
         "idempotency_keys",
     ),
+    "too many records": (plain("k" * 1001), "idempotency_keys"),
     "beside batches": (changed(batched((0, "ab")), idempotency_keys=[b"a", b"b"]), "idempotency_keys"),
     "too few in a batch": (
         bus_pb2.PublishRequest(
@@ -296,6 +326,16 @@ async def test_bad_keys_name_their_field(case: str) -> None:
         assert (code, facts["field"]) == (grpc.StatusCode.INVALID_ARGUMENT, field)
         assert logs(served) == [[], [], []]
         assert served.admission.calls == served.admission.bytes == 0
+
+
+def test_what_stands_in_the_log_for_a_key() -> None:
+    """Brokers of all versions have to write the same: XXH3-128 of the topic's id and the key."""
+    row = topics.TopicRow(7, "t", 1, 0, 0, 0, 0, HOUR_MS)
+    encoder = PublishEncoder(Limits(), SystemClock())
+    keyed = encoder.prepare(parse_publish(plain("a-", partition=0).SerializeToString()), row).keyed
+    assert keyed is not None
+    (part,) = keyed._parts
+    assert part.facts.marks.hex() == "4c5bde4cc1bde7e4b555121505083517" + "00" * 16
 
 
 async def test_the_longest_key() -> None:
@@ -349,6 +389,19 @@ async def test_repeats_are_counted() -> None:
         ("t", 0, 2, ""),
         ("t", 1, 0, ""),
     ]
+
+
+async def test_the_leader_tells_how_many_are_known() -> None:
+    engine = make_engine()
+    async with Served(engine) as served:
+        await with_topic(served)
+        await served.bus.Publish(plain("abc", partition=0))
+
+        def told(role: Role) -> int:
+            status = replace(engine.status(), role=role)
+            return read_gauges(engine.store, lambda: status, served.admission, lambda: ()).marks
+
+        assert (told(Role.LEADER), told(Role.FOLLOWER)) == (3, 0)
 
 
 # -- all of it, against a dictionary ------------------------------------------------------------

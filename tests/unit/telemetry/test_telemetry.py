@@ -51,9 +51,11 @@ def test_events_and_gauges_reach_the_prometheus_text() -> None:
                 disk_free_bytes=3000, accepting_writes=True,
                 followers=(telemetry.FollowerLag("n2", 7),),
                 groups=(telemetry.GroupLag("billing", "orders", 1, 42),),
+                marks=7,
             )
         )  # fmt: skip
         made.sink(rpc.PublishHandled("orders", 10, 1000, 0.002, "", 17))
+        made.sink(rpc.PublishHandled("orders", 1, 1000, 0.002, "", 18, repeats=3))
         made.sink(rpc.PublishHandled("orders", 10, 1000, 0.002, "NO_LEADER", 0))
         made.sink(entry(17))
         made.sink(engine.ElectionStarted(term=4, pre_vote=True))
@@ -73,8 +75,13 @@ def test_events_and_gauges_reach_the_prometheus_text() -> None:
         "holdfast_deliver_records_total{",
     ):
         assert line in text, line
-    lag = next(line for line in text.splitlines() if line.startswith("holdfast_group_lag"))
-    assert lag.endswith(" 42.0")
+    for name, value in (
+        ("holdfast_group_lag{", "42.0"),
+        ("holdfast_idempotency_marks", "7.0"),
+        ("holdfast_idempotency_repeats_total{", "3.0"),
+    ):
+        found = next(line for line in text.splitlines() if line.startswith(name))
+        assert found.endswith(f" {value}")
 
 
 def test_an_unknown_event_is_ignored() -> None:
