@@ -305,12 +305,15 @@ class Membership(GroupStream):
 
     def _soon(self) -> None:
         """Send what was said: with the present turn of the loop, or in a moment, with more."""
-        if self._flush_planned:
-            return
-        self._flush_planned = True
+        if not self._flush_planned:
+            self._flush_planned = True
+            self._loop.call_soon(self._plan)
+
+    def _plan(self) -> None:
+        """The turn is over: send now, or wait for company."""
         if 2 * self._handed.open < self._max_in_flight:
             # The broker may be waiting for it: with few records in flight the linger would be the round trip.
-            self._loop.call_soon(self._flush_now.set)
+            self._flush_now.set()
         else:
             self._loop.call_later(_LINGER_SECONDS, self._flush_now.set)
 
@@ -328,7 +331,10 @@ class Membership(GroupStream):
             self._flush_planned = False
             if self._stream is not call:
                 continue  # before the assignment there are no slots to speak of
-            for message in self._handed.collect():
+            settles = self._handed.collect()
+            if settles:
+                settles[-1].credits = self._grant()
+            for message in settles:
                 await self._send(call, bus_pb2.SubscribeRequest(settle=message))
             if self._handed.due:
                 self._flush_now.set()

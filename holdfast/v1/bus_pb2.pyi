@@ -327,16 +327,18 @@ class Heartbeat(_message.Message):
     def __init__(self) -> None: ...
 
 class Settle(_message.Message):
-    __slots__ = ("number", "acks", "nacks", "extensions")
+    __slots__ = ("number", "acks", "nacks", "extensions", "credits")
     NUMBER_FIELD_NUMBER: _ClassVar[int]
     ACKS_FIELD_NUMBER: _ClassVar[int]
     NACKS_FIELD_NUMBER: _ClassVar[int]
     EXTENSIONS_FIELD_NUMBER: _ClassVar[int]
+    CREDITS_FIELD_NUMBER: _ClassVar[int]
     number: int
     acks: _containers.RepeatedCompositeFieldContainer[OffsetRuns]
     nacks: _containers.RepeatedCompositeFieldContainer[Nack]
     extensions: _containers.RepeatedCompositeFieldContainer[Extension]
-    def __init__(self, number: _Optional[int] = ..., acks: _Optional[_Iterable[_Union[OffsetRuns, _Mapping]]] = ..., nacks: _Optional[_Iterable[_Union[Nack, _Mapping]]] = ..., extensions: _Optional[_Iterable[_Union[Extension, _Mapping]]] = ...) -> None: ...
+    credits: int
+    def __init__(self, number: _Optional[int] = ..., acks: _Optional[_Iterable[_Union[OffsetRuns, _Mapping]]] = ..., nacks: _Optional[_Iterable[_Union[Nack, _Mapping]]] = ..., extensions: _Optional[_Iterable[_Union[Extension, _Mapping]]] = ..., credits: _Optional[int] = ...) -> None: ...
 
 class OffsetRuns(_message.Message):
     __slots__ = ("slot", "lease", "base", "runs", "cumulative")

@@ -99,6 +99,8 @@ class MemberSession:
         kind = request.WhichOneof("kind")
         if kind == "settle":
             live.settle(session, request.settle)
+            if request.settle.credits:
+                live.credit(session, request.settle.credits)
         elif kind == "credit":
             live.credit(session, request.credit.records)
         elif kind == "heartbeat":
