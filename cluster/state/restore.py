@@ -49,8 +49,6 @@ def restore(context: EntryContext, op: log_pb2.RestoreOp) -> log_pb2.OpResult:
     check_room(context, [edit for edit in edits if edit is not None])
     if any(taken):
         context.groups_changed.add(op.group)
-    if any(taken):
-        context.groups_changed.add(op.group)
     result = log_pb2.OpResult(more=search.stopped)
     result.settle.SetInParent()
     for wanted, edit, offsets in zip(op.flows, edits, taken, strict=True):

@@ -112,6 +112,11 @@ def test_what_it_looks_at_is_bounded() -> None:
     replica.do(restore("g", flow(runs=[4, 100 - 4])))
 
 
+def test_whoever_coordinates_the_group_hears_of_it(replica: Replica) -> None:
+    assert replica.run(restore("g", flow(runs=[1, 1]))).groups_changed == set()  # nothing there is parked
+    assert replica.run(restore("g", flow(runs=[2, 1]))).groups_changed == {"g"}
+
+
 def test_what_is_refused(replica: Replica) -> None:
     assert replica.refused(restore("nobody", flow(runs=[0, 1])))[0] == "UNKNOWN_GROUP"
     for odd in (flow(floor=3), flow(retries=[item(4)])):
