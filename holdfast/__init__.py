@@ -41,6 +41,7 @@ if TYPE_CHECKING:
         GroupPartition,
         RetryingRecord,
     )
+    from holdfast.client.lag import PartitionLag
     from holdfast.client.membership import Membership
     from holdfast.client.options import ClientOptions
     from holdfast.client.retry import Retry
@@ -86,6 +87,7 @@ _HOMES = {
         "GroupPartition",
         "RetryingRecord",
     ),
+    "client.lag": ("PartitionLag",),
     "client.membership": ("Membership",),
     "client.options": ("ClientOptions",),
     "client.retry": ("Retry",),
@@ -134,6 +136,7 @@ __all__ = [
     "Membership",
     "PartitionDigest",
     "PartitionInfo",
+    "PartitionLag",
     "Paused",
     "PublishSummary",
     "Record",

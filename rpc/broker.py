@@ -293,10 +293,16 @@ class Broker:
         server.add_generic_rpc_handlers(services.handlers)
         if self._telemetry is not None:
             # Imported here: OpenTelemetry takes longer to import than all the rest.
+            from holdfast.rpc.lag_gauges import LagGauges  # noqa: PLC0415
             from holdfast.rpc.telemetry_source import GaugeSource  # noqa: PLC0415
 
             self._telemetry.observe(
-                GaugeSource(store, engine.status, services.admission, services.subscribe.group_lags)
+                GaugeSource(
+                    store,
+                    engine.status,
+                    services.admission,
+                    LagGauges(store, lambda: bridge.progress.role is Role.LEADER, self._clock),
+                )
             )
         health_pb2_grpc.add_HealthServicer_to_server(self._health.servicer, server)
         reflection.enable_server_reflection(

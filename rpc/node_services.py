@@ -11,7 +11,7 @@ from holdfast.rpc.bridge import EngineBridge
 from holdfast.rpc.duties import LeaderDuties
 from holdfast.rpc.egress import Egress
 from holdfast.rpc.scrubbing import Scrubbing
-from holdfast.rpc.services import bus, cluster, group_retries, groups, topics
+from holdfast.rpc.services import bus, cluster, group_lag, group_retries, groups, topics
 from holdfast.rpc.services.bus_publish import PublishService
 from holdfast.rpc.services.dead_letters import DeadLetterService
 from holdfast.rpc.services.leader_call import LeaderCall
@@ -86,5 +86,6 @@ class NodeServices:
             topics.TopicsService(store, bridge, cache).handlers(timeout),
             groups.GroupsService(store, bridge, cache, clock, limits.max_record_bytes).handlers(timeout),
             group_retries.GroupRetriesService(store, bridge, clock).handlers(timeout),
+            group_lag.GroupLagService(store, bridge, clock).handlers(timeout),
             cluster.ClusterService(store, bridge, status, cache, topology, version, clock).handlers(timeout),
         )

@@ -3,32 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
-from typing import Protocol
+from collections.abc import Callable
 
 from holdfast.cluster.results import EngineStatus, Role
 from holdfast.errors import HoldfastError
 from holdfast.rpc.admission import Admission
-from holdfast.rpc.telemetry.gauges import BrokerGauges, FollowerLag, GroupLag
+from holdfast.rpc.telemetry.gauges import BrokerGauges, FollowerLag, GroupsMoment
 from holdfast.storage import marks
 from holdfast.storage.port import Store
-
-
-class _Lag(Protocol):
-    @property
-    def group(self) -> str: ...
-
-    @property
-    def topic(self) -> str: ...
-
-    @property
-    def partition(self) -> int: ...
-
-    @property
-    def committed(self) -> int: ...
-
-    @property
-    def end(self) -> int: ...
 
 
 class GaugeSource:
@@ -43,13 +25,13 @@ class GaugeSource:
         store: Store,
         status: Callable[[], EngineStatus],
         admission: Admission,
-        lags: Callable[[], Iterable[_Lag]],
+        groups: Callable[[], GroupsMoment],
         max_age_s: float = 0.5,
     ) -> None:
         self._store = store
         self._status = status
         self._admission = admission
-        self._lags = lags
+        self._groups = groups
         self._max_age_s = max_age_s
         self._read_at = float("-inf")
         self._last: BrokerGauges | None = None
@@ -57,7 +39,7 @@ class GaugeSource:
     def __call__(self) -> BrokerGauges:
         now = time.monotonic()
         if self._last is None or now - self._read_at > self._max_age_s:
-            self._last = read_gauges(self._store, self._status, self._admission, self._lags)
+            self._last = read_gauges(self._store, self._status, self._admission, self._groups)
             self._read_at = now
         return self._last
 
@@ -66,16 +48,16 @@ def read_gauges(
     store: Store,
     status: Callable[[], EngineStatus],
     admission: Admission,
-    lags: Callable[[], Iterable[_Lag]],
+    groups: Callable[[], GroupsMoment],
 ) -> BrokerGauges:
     """See ``GaugeSource``."""
     now = status()
     usage = store.usage()
     leading = now.role is Role.LEADER
     try:
-        groups = tuple(GroupLag(x.group, x.topic, x.partition, max(0, x.end - x.committed)) for x in lags())
+        moment = groups()
     except HoldfastError:
-        groups = ()  # the store is closing
+        moment = GroupsMoment()  # the store is closing
     try:
         known = _marks(store) if leading else 0
     except HoldfastError:
@@ -97,7 +79,7 @@ def read_gauges(
             for peer in now.peers
             if leading
         ),
-        groups=groups,
+        groups=moment,
         marks=known,
     )
 

@@ -16,6 +16,7 @@ from holdfast.client.groups import (
     to_definition,
     to_place,
 )
+from holdfast.client.lag import PartitionLag, read_lags
 from holdfast.client.positions import Place, to_partitions, to_position
 from holdfast.errors import UnknownGroupError
 from holdfast.v1 import groups_pb2
@@ -153,6 +154,25 @@ class GroupCalls:
             if not tries.uncertain:
                 raise  # else an earlier try has done it
 
+    async def lag(
+        self, group: str | None = None, *, linearizable: bool = False, timeout: float | None = None
+    ) -> list[PartitionLag]:
+        """How far groups are behind in each partition, in records and in seconds.
+
+        Exact as of what the broker that answers has applied; any broker answers,
+        and a healthy follower is milliseconds behind.
+
+        Args:
+            group: None: all groups.
+            linearizable: count everything that was acknowledged before the call: costs a
+                round to the leader.
+
+        Raises:
+            UnknownGroupError: there is none of this name.
+        """
+        pages = read_lags(self._connected, group or "", linearizable=linearizable, timeout=timeout)
+        return [lag async for lag in pages]
+
     async def retries(
         self,
         group: str,
@@ -259,6 +279,10 @@ class SyncGroupCalls:
     def delete_group(self, name: str, *, timeout: float | None = None) -> None:
         """See ``Client.delete_group``."""
         self._run(self._client.delete_group(name, timeout=timeout))
+
+    def lag(self, group: str | None = None, **options: Any) -> list[PartitionLag]:
+        """Options are those of ``Client.lag``."""
+        return self._run(self._client.lag(group, **options))
 
     def retries(self, group: str, **options: Any) -> list[RetryingRecord]:
         """Options are those of ``Client.retries``."""

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
-from dataclasses import dataclass
 
 import grpc
 
@@ -64,17 +63,6 @@ from holdfast.v1 import bus_pb2, log_pb2
 _MAX_NAME = 249
 _RETRY_S = 0.02
 _MAX_RETRY_S = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class GroupLag:
-    """How far a group is behind in a partition, in records: ``end - committed``."""
-
-    group: str
-    topic: str
-    partition: int
-    committed: int
-    end: int
 
 
 class SubscribeService:
@@ -416,33 +404,6 @@ class SubscribeService:
             doomed = {flow.key[0] for flow, _ in taken if topics.read(reader, flow.key[0]) is None}
         for topic_id in doomed:
             group.drop_topic(topic_id, error)
-
-    # -- telemetry --------------------------------------------------------------
-
-    def group_lags(self, limit: int = 10_000) -> list[GroupLag]:
-        """Lag of every group and partition, ``limit`` at most; empty where this node does not lead.
-
-        Only the leader answers, so that a sum over nodes counts each lag once.
-        """
-        if self._bridge.progress.role is not Role.LEADER:
-            return []
-        lags: list[GroupLag] = []
-        with self._store.read() as reader:
-            names = {row.id: row.name for row in topics.scan(reader)}
-            ends: dict[PartitionKey, int] = {}
-            for group in groups.list_groups(reader):
-                for held in groups.offsets(reader, group):
-                    key = (held.topic_id, held.partition)
-                    if key not in ends:
-                        state = partitions.read_state(reader, *key)
-                        ends[key] = held.offset if state is None else state.next_offset
-                    if held.topic_id in names:
-                        lags.append(
-                            GroupLag(group, names[held.topic_id], held.partition, held.offset, ends[key])
-                        )
-                    if len(lags) >= limit:
-                        return lags
-        return lags
 
 
 def _commit_op(group: Group, taken: list[tuple[Flow, int]]) -> bytes:

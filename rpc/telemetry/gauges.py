@@ -18,12 +18,32 @@ class FollowerLag:
 
 @dataclass(frozen=True, slots=True)
 class GroupLag:
-    """Records between a group's committed offset and the log end."""
+    """How far a group is behind in a partition, and what of it waits or is parked."""
 
     group: str
     topic: str
     partition: int
     records: int
+    seconds: float = 0.0
+    retrying: int = 0
+    parked: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class GroupMembers:
+    """How many members a group has."""
+
+    group: str
+    members: int
+
+
+@dataclass(frozen=True, slots=True)
+class GroupsMoment:
+    """A moment of the groups; ``truncated``: partitions of theirs that are not shown."""
+
+    lags: tuple[GroupLag, ...] = ()
+    members: tuple[GroupMembers, ...] = ()
+    truncated: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +62,7 @@ class BrokerGauges:
     disk_free_bytes: int
     accepting_writes: bool
     followers: tuple[FollowerLag, ...] = ()
-    groups: tuple[GroupLag, ...] = ()
+    groups: GroupsMoment = GroupsMoment()
     marks: int = 0
 
 
@@ -60,6 +80,19 @@ _SIMPLE: dict[str, tuple[str, str, Callable[[BrokerGauges], int]]] = {
     "holdfast.storage.disk_free": ("Free bytes in the file system", "By", lambda g: g.disk_free_bytes),
     "holdfast.storage.writable": ("0 while publishes are refused", "1", lambda g: int(g.accepting_writes)),
     "holdfast.idempotency.marks": ("Idempotency keys remembered; 0 on followers", "{key}", lambda g: g.marks),
+    "holdfast.group.lag.truncated": (
+        "Partitions of groups that no series shows",
+        "{partition}",
+        lambda g: g.groups.truncated,
+    ),
+}
+
+#: The same, of each group and partition. Only the leader shows them, so that sums over nodes count each once.
+_OF_GROUPS: dict[str, tuple[str, str, Callable[[GroupLag], float]]] = {
+    "holdfast.group.lag": ("Records a group has not settled", "{record}", lambda lag: lag.records),
+    "holdfast.group.lag.seconds": ("Age of the oldest of them", "s", lambda lag: lag.seconds),
+    "holdfast.group.retrying": ("Records that wait or are parked", "{record}", lambda lag: lag.retrying),
+    "holdfast.group.parked": ("Records that are parked", "{record}", lambda lag: lag.parked),
 }
 
 
@@ -71,18 +104,29 @@ def register(meter: Meter, read: Callable[[], BrokerGauges]) -> None:
     def followers(_: CallbackOptions) -> Iterable[Observation]:
         return [Observation(lag.entries, {"peer": lag.peer}) for lag in read().followers]
 
-    def groups(_: CallbackOptions) -> Iterable[Observation]:
-        return [
-            Observation(lag.records, {"group": lag.group, "topic": lag.topic, "partition": lag.partition})
-            for lag in read().groups
-        ]
+    def members(_: CallbackOptions) -> Iterable[Observation]:
+        return [Observation(each.members, {"group": each.group}) for each in read().groups.members]
 
     meter.create_observable_gauge(
         "holdfast.follower.lag", [followers], unit="{entry}", description="Entries a follower is behind"
     )
     meter.create_observable_gauge(
-        "holdfast.group.lag", [groups], unit="{record}", description="Records a group has not committed"
+        "holdfast.group.members", [members], unit="{member}", description="Members of a group"
     )
+    for name, (description, unit, of) in _OF_GROUPS.items():
+        meter.create_observable_gauge(name, [_lags(read, of)], unit=unit, description=description)
+
+
+def _lags(
+    read: Callable[[], BrokerGauges], value: Callable[[GroupLag], float]
+) -> Callable[[CallbackOptions], Iterable[Observation]]:
+    def observe(_: CallbackOptions) -> Iterable[Observation]:
+        return [
+            Observation(value(lag), {"group": lag.group, "topic": lag.topic, "partition": lag.partition})
+            for lag in read().groups.lags
+        ]
+
+    return observe
 
 
 def _simple(

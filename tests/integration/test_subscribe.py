@@ -12,7 +12,7 @@ import pytest
 from holdfast.cluster.commands import encode_op
 from holdfast.cluster.delivery.settings import DeliverySettings
 from holdfast.rpc.services import subscribe as subscribe_module
-from holdfast.v1 import bus_pb2, log_pb2, topics_pb2
+from holdfast.v1 import bus_pb2, groups_pb2, groups_pb2_grpc, log_pb2, topics_pb2
 
 from .delivery_kit import PATIENCE, Member, Node, error_of, leader_of, single, three
 
@@ -292,10 +292,11 @@ async def test_lag_counts_what_is_not_committed(tmp_path: Path) -> None:
             await member.ack(0, 1, partition=1)
             await member.until_committed(2, 1)
         await node.broker.bridge.settle(PATIENCE)
-        assert node.broker._services is not None
-        service = node.broker._services.subscribe
-        lags = [(g.group, g.topic, g.partition, g.committed, g.end) for g in service.group_lags()]
-        assert lags == [("g", "t", 0, 0, 0), ("g", "t", 1, 2, 5)]
+        answer = await groups_pb2_grpc.GroupsStub(node.channel).GetLag(
+            groups_pb2.GetLagRequest(group="g"), timeout=10
+        )
+        lags = [(g.topic, g.partition, g.floor, g.end, g.records) for g in answer.lags]
+        assert lags == [("t", 0, 0, 0, 0), ("t", 1, 2, 5, 3)]
 
 
 async def test_a_follower_pipes_to_the_leader(tmp_path: Path) -> None:

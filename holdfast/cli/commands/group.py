@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from holdfast.cli.commands import group_records
+from holdfast.cli.commands import group_lag, group_records
 from holdfast.cli.options import DEFAULT_ENDPOINTS, FLAG, Endpoints, Json, Timeout
 from holdfast.cli.times import parse_duration_us, parse_position
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from holdfast.client.groups import GroupDefinition
 
 app = typer.Typer(
-    help="List, describe, create, update, delete and seek groups; their records that wait.",
+    help="List, describe, create, update, delete and seek groups; their lag, their records that wait.",
     no_args_is_help=True,
 )
 
@@ -230,6 +230,7 @@ def delete(
 app.command("seek")(group_records.seek)
 app.command("retries")(group_records.retries)
 app.command("restore")(group_records.restore)
+app.command("lag")(group_lag.lag)
 
 
 async def _update(

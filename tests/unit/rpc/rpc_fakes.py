@@ -18,7 +18,7 @@ from holdfast.rpc import server
 from holdfast.rpc.admission import Admission
 from holdfast.rpc.bridge import EngineBridge
 from holdfast.rpc.clock import SystemClock
-from holdfast.rpc.services import bus, cluster, group_retries, groups, topics
+from holdfast.rpc.services import bus, cluster, group_lag, group_retries, groups, topics
 from holdfast.rpc.services.bus_publish import PublishService
 from holdfast.rpc.services.publish_request import PublishEncoder
 from holdfast.rpc.services.topic_cache import TopicCache
@@ -135,6 +135,7 @@ class Served:
                     engine.store, engine.bridge, cache, SystemClock(), limits.max_record_bytes
                 ).handlers(10),
                 group_retries.GroupRetriesService(engine.store, engine.bridge, SystemClock()).handlers(10),
+                group_lag.GroupLagService(engine.store, engine.bridge, SystemClock()).handlers(10),
                 cluster.ClusterService(
                     engine.store, engine.bridge, engine, cache, self.topology, "1"
                 ).handlers(10),

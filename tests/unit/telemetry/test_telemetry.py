@@ -50,7 +50,10 @@ def test_events_and_gauges_reach_the_prometheus_text() -> None:
                 pending_proposals=2, inflight_bytes=5, data_bytes=1000, quota_bytes=2000,
                 disk_free_bytes=3000, accepting_writes=True,
                 followers=(telemetry.FollowerLag("n2", 7),),
-                groups=(telemetry.GroupLag("billing", "orders", 1, 42),),
+                groups=telemetry.GroupsMoment(
+                    (telemetry.GroupLag("billing", "orders", 1, 42, 7.5, 3, 2),),
+                    (telemetry.GroupMembers("billing", 4),), 6,
+                ),
                 marks=7,
             )
         )  # fmt: skip
@@ -76,12 +79,24 @@ def test_events_and_gauges_reach_the_prometheus_text() -> None:
     ):
         assert line in text, line
     for name, value in (
-        ("holdfast_group_lag{", "42.0"),
         ("holdfast_idempotency_marks", "7.0"),
         ("holdfast_idempotency_repeats_total{", "3.0"),
     ):
         found = next(line for line in text.splitlines() if line.startswith(name))
         assert found.endswith(f" {value}")
+    values = {
+        line.partition("{")[0].partition(" ")[0]: float(line.rpartition(" ")[2])
+        for line in text.splitlines()
+        if line.startswith("holdfast_group_")
+    }
+    assert values == {
+        "holdfast_group_lag": 42.0,
+        "holdfast_group_lag_seconds": 7.5,
+        "holdfast_group_retrying": 3.0,
+        "holdfast_group_parked": 2.0,
+        "holdfast_group_members": 4.0,
+        "holdfast_group_lag_truncated": 6.0,
+    }
 
 
 def test_an_unknown_event_is_ignored() -> None:
