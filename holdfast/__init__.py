@@ -41,6 +41,10 @@ if TYPE_CHECKING:
         GroupPartition,
         RetryingRecord,
     )
+    from holdfast.client.handlers.breaker import Breaker
+    from holdfast.client.handlers.context import Context
+    from holdfast.client.handlers.errors import ParkRecord, RejectRecord, RetryLater
+    from holdfast.client.handlers.subscriber import Handler, subscriber
     from holdfast.client.lag import PartitionLag
     from holdfast.client.membership import Membership
     from holdfast.client.options import ClientOptions
@@ -88,6 +92,17 @@ _HOMES = {
         "RetryingRecord",
     ),
     "client.lag": ("PartitionLag",),
+    "client.handlers.breaker": ("Breaker",),
+    "client.handlers.context": ("Context",),
+    "client.handlers.errors": (
+        "ParkRecord",
+        "RejectRecord",
+        "RetryLater",
+    ),
+    "client.handlers.subscriber": (
+        "Handler",
+        "subscriber",
+    ),
     "client.membership": ("Membership",),
     "client.options": ("ClientOptions",),
     "client.retry": ("Retry",),
@@ -118,10 +133,12 @@ __all__ = [
     "Assigned",
     "Batch",
     "BatchAck",
+    "Breaker",
     "Client",
     "ClientOptions",
     "ClusterInfo",
     "Committed",
+    "Context",
     "DeadLetter",
     "DeadLetterFilter",
     "DiscardResult",
@@ -130,10 +147,12 @@ __all__ = [
     "GroupInfo",
     "GroupMember",
     "GroupPartition",
+    "Handler",
     "HoldfastError",
     "Lost",
     "MemberInfo",
     "Membership",
+    "ParkRecord",
     "PartitionDigest",
     "PartitionInfo",
     "PartitionLag",
@@ -141,7 +160,9 @@ __all__ = [
     "PublishSummary",
     "Record",
     "RedriveResult",
+    "RejectRecord",
     "Retry",
+    "RetryLater",
     "RetryingRecord",
     "Revoking",
     "Subscription",
@@ -156,6 +177,7 @@ __all__ = [
     "Welcomed",
     "connect",
     "connect_sync",
+    "subscriber",
 ]
 
 

@@ -18,9 +18,10 @@ from holdfast.client.dead_letter_calls import DeadLetterCalls
 from holdfast.client.effects import REAL, Effects
 from holdfast.client.events import SubscriptionEvent
 from holdfast.client.group_calls import GroupCalls
-from holdfast.client.groups import GroupDefinition, to_definition
+from holdfast.client.handlers.host import HandlerHost
 from holdfast.client.idempotent import KeyedProducer
 from holdfast.client.inputs import HeadersInput
+from holdfast.client.member_calls import MemberCalls
 from holdfast.client.membership import Membership
 from holdfast.client.options import ClientOptions
 from holdfast.client.positions import Place, TimeBasis
@@ -29,11 +30,11 @@ from holdfast.client.replay import CaughtUp, Replay
 from holdfast.client.tracing import make_inject
 from holdfast.client.transaction import Transaction
 from holdfast.client.types import Ack, Batch, ClusterInfo, PartitionDigest, PublishSummary, Record, TopicInfo
-from holdfast.errors import ClosedError, HoldfastError, InvalidArgumentError
-from holdfast.v1 import bus_pb2, topics_pb2
+from holdfast.errors import ClosedError, HoldfastError
+from holdfast.v1 import topics_pb2
 
 
-class Client(GroupCalls, DeadLetterCalls):
+class Client(MemberCalls, GroupCalls, DeadLetterCalls):
     """A connection to a cluster. Made by ``holdfast.connect``; use it with ``async with``.
 
     One client serves many tasks of one event loop; it keeps one channel per
@@ -54,6 +55,7 @@ class Client(GroupCalls, DeadLetterCalls):
         self._keyed: KeyedProducer | None = None
         self._admin: Admin | None = None
         self._subscriptions: set[Subscription | Membership] = set()
+        self._host = HandlerHost(self.topic, self.create_topic, self._join, self.transaction)
         self._closed = False
 
     # -- life -----------------------------------------------------------------
@@ -399,86 +401,6 @@ class Client(GroupCalls, DeadLetterCalls):
         )
         self._subscriptions.add(subscription)
         return subscription
-
-    def join(
-        self,
-        group: str,
-        definition: GroupDefinition | None = None,
-        *,
-        topics: str | Sequence[str] = (),
-        max_in_flight: int = 1000,
-        concurrency: int = 1,
-        member_id: str | None = None,
-        static_grace: float | None = None,
-        name: str | None = None,
-        give_up_after: float | None = 60.0,
-        on_event: Callable[[SubscriptionEvent], None] | None = None,
-    ) -> Membership:
-        """Join a group whose retries, ordering and dead letters the brokers look after.
-
-        ::
-
-            definition = GroupDefinition(
-                topics=["orders"], ordering="key", retry=Retry(attempts=5), dead_letter="orders.dead"
-            )
-            async for record in bus.join("billing", definition):
-                try:
-                    ...
-                except Exception as error:
-                    record.nack(error=str(error))
-                else:
-                    record.ack()
-
-        Args:
-            group: its name.
-            definition: makes the group when it is not there; else what it says has to agree
-                with it. None: any definition will do, and a group that is not there is made
-                with the defaults for ``topics``.
-            topics: one or several; not together with ``definition``.
-            max_in_flight: records delivered and not settled, at most.
-            concurrency: records worked on at once: so many may be to blame when this process dies.
-            member_id: 1 to 64 of A-Z a-z 0-9 . _ -; the same id comes back to its partitions. Of two
-                members with one id the newer stays. None: a random one.
-            static_grace: seconds this member's place is kept after its process has ended, for a
-                restart under the same ``member_id`` that moves no partition; None: a moment.
-            name: shown by brokers; None: the client's.
-            give_up_after: seconds without a broker after which iteration
-                fails; None: never.
-            on_event: told of assignments, refusals, lost records and broken connections; must
-                return at once.
-
-        Raises (while iterating):
-            GroupConflictError: the group is defined otherwise; ``metadata["field"]`` says where.
-            UnknownGroupError, UnknownTopicError, InvalidArgumentError: there is nothing to join.
-            FencedError: another member joined under this id.
-            HoldfastError: no broker for ``give_up_after`` seconds.
-        """
-        if max_in_flight < 1:
-            raise InvalidArgumentError(
-                "max_in_flight must be at least 1", metadata={"field": "max_in_flight"}
-            )
-        hello = bus_pb2.SubscribeStart(
-            group=group,
-            topics=[topics] if isinstance(topics, str) else list(topics),
-            format=bus_pb2.FORMAT_BATCHES,
-            consumer_name=self.options.name if name is None else name,
-            protocol=2,
-            member_id=f"{self._effects.producer_id():016x}" if member_id is None else member_id,
-            concurrency=concurrency,
-            definition=None if definition is None else to_definition(definition),
-            static_grace_ms=None if static_grace is None else round(static_grace * 1000),
-        )
-        membership = Membership(
-            self._connected,
-            hello,
-            max_in_flight=max_in_flight,
-            give_up_after=give_up_after,
-            timeout=self.options.timeout,
-            on_event=on_event,
-            on_end=self._subscriptions.discard,
-        )
-        self._subscriptions.add(membership)
-        return membership
 
     # -- topics and the cluster ----------------------------------------------------
 

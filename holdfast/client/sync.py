@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Coroutine, Iterator, Sequence
@@ -14,6 +15,8 @@ from holdfast.client.consumer import NOTHING, Subscription
 from holdfast.client.dead_letter_calls import SyncDeadLetterCalls
 from holdfast.client.group_calls import SyncGroupCalls
 from holdfast.client.groups import GroupDefinition
+from holdfast.client.handlers.host import SIGNALS
+from holdfast.client.handlers.subscriber import Handler, Subscribe
 from holdfast.client.inputs import HeadersInput
 from holdfast.client.loop_thread import LoopThread
 from holdfast.client.membership import Membership
@@ -220,6 +223,32 @@ class SyncClient(SyncGroupCalls, SyncDeadLetterCalls):
             return self._client.join(group, definition, **options)
 
         return SyncMembership(self._run(open_it()), self._loop, self._run)
+
+    # -- handlers --------------------------------------------------------------------
+
+    def subscriber(self, topics: str | Sequence[str], *, group: str, **options: Any) -> Subscribe:
+        """See ``Client.subscriber``. Plain functions are called in threads."""
+        return self._client.subscriber(topics, group=group, **options)
+
+    def include(self, handler: Handler[Any, Any]) -> None:
+        """See ``Client.include``."""
+        self._client.include(handler)
+
+    def run(self, *, grace: float = 30.0, signals: bool = True) -> None:
+        """See ``Client.run``; returns when ``stop`` was called, from a handler or another thread."""
+        caught = signals and threading.current_thread() is threading.main_thread()
+        before = {number: signal.getsignal(number) for number in SIGNALS} if caught else {}
+        for number in before:
+            signal.signal(number, lambda *_: self.stop(grace))
+        try:
+            self._run(self._client.run(grace=grace, signals=False))
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def stop(self, grace: float = 30.0) -> None:
+        """See ``Client.stop``."""
+        self._loop.call(self._client.stop, grace)
 
     # -- topics and the cluster -------------------------------------------------------
 

@@ -223,9 +223,13 @@ class Subscribe:
     """The decorator; see ``subscriber``."""
 
     options: Options = field(repr=False)
+    on_made: Callable[[Handler[Any, Any]], None] | None = None
 
     def __call__(self, function: Callable[P, R]) -> Handler[P, R]:
-        return Handler(function, self.options)
+        handler = Handler(function, self.options)
+        if self.on_made is not None:
+            self.on_made(handler)
+        return handler
 
 
 def subscriber(
@@ -248,6 +252,7 @@ def subscriber(
     ack_timeout: float | None = None,
     start: Literal["earliest", "latest"] | datetime | None = None,
     max_unacked: int | None = None,
+    on_made: Callable[[Handler[Any, Any]], None] | None = None,
 ) -> Subscribe:
     """A decorator: calls the function with the records of a group. Arguments are those of ``Options``.
 
@@ -280,7 +285,7 @@ def subscriber(
         max_unacked=max_unacked,
     )
     options.definition()
-    return Subscribe(options)
+    return Subscribe(options, on_made)
 
 
 def _is_name(name: object) -> bool:
