@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+from holdfast import headers as names
 from holdfast.client.types import Record
 from holdfast.errors import InvalidArgumentError
 
@@ -19,14 +20,8 @@ _MAX_CONSUMER = 249
 #: Guards the making of the table: PostgreSQL's IF NOT EXISTS is no help against somebody doing the same.
 _LOCK = 0x686F6C64666173
 
-#: On a redriven record: that it is one, and what it was at first.
-_REDRIVEN = "holdfast-redrive-group"
-_ORIGIN = (
-    "holdfast-dead-topic",
-    "holdfast-dead-partition",
-    "holdfast-dead-offset",
-    "holdfast-dead-append-us",
-)
+#: On a redriven record: where it was published first.
+_ORIGIN = (names.REDRIVE_TOPIC, names.REDRIVE_PARTITION, names.REDRIVE_OFFSET, names.REDRIVE_APPEND_US)
 
 _CREATE = """
 CREATE TABLE IF NOT EXISTS {table} (
@@ -142,7 +137,9 @@ class Marks:
 def _origin(record: Record) -> tuple[str, int, int, int]:
     """Place and time of append of a record, or of the one it is a repetition of."""
     own = record.topic, record.partition, record.offset, record.append_time_us
-    if not record.headers or record.header(_REDRIVEN) is None:
+    # A dead letter is a record of its own, also when the dead one had been redriven: two groups may
+    # have given up the same record, and whoever reads their dead letters has two.
+    if not record.headers or record.header(names.DEAD_TOPIC) is not None:
         return own
     found = [record.header(name) for name in _ORIGIN]
     try:

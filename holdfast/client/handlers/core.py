@@ -29,11 +29,10 @@ from holdfast.client.handlers.job import (
 from holdfast.client.handlers.lanes import Lanes
 from holdfast.client.handlers.subscriber import Options
 from holdfast.client.types import Record
+from holdfast.headers import REDRIVE_GROUP
 
 #: Seconds a cancelled call has for putting things in order; then it is given up.
 CANCEL_GRACE = 5.0
-#: Of a record that was redriven for one group: the others have had it.
-REDRIVE_HEADER = "holdfast-redrive-group"
 
 _NO_FLOW = 0
 
@@ -208,7 +207,8 @@ class RunnerCore:
     # -- lanes and slots ---------------------------------------------------------------
 
     def _foreign(self, record: Record) -> bool:
-        meant = [value for name, value in record.headers if name == REDRIVE_HEADER]
+        """It was redriven for another group: this one has had it."""
+        meant = [value for name, value in record.headers if name == REDRIVE_GROUP]
         return bool(meant) and self._options.group.encode() not in meant
 
     def _lane(self, record: Record) -> Lane:

@@ -9,9 +9,10 @@ import pytest
 
 from holdfast.client.handlers.breaker import Breaker
 from holdfast.client.handlers.classify import Outcome, Verdict
-from holdfast.client.handlers.core import CANCEL_GRACE, REDRIVE_HEADER, RunnerCore
+from holdfast.client.handlers.core import CANCEL_GRACE, RunnerCore
 from holdfast.client.handlers.errors import ParkRecord, PayloadError, RecordTaken, RejectRecord, RetryLater
 from holdfast.client.handlers.job import Cancel, Leave, Pause, Resume, Warn
+from holdfast.headers import REDRIVE_GROUP
 
 from .kit import begun, options, outcomes, record, told
 
@@ -151,8 +152,8 @@ def test_room_is_what_may_still_come() -> None:
 
 def test_a_record_redriven_for_another_group_is_acknowledged_without_a_call() -> None:
     runner = core()
-    other = record(1, headers=((REDRIVE_HEADER, b"ledger"),))
-    ours = record(2, headers=(("x", b""), (REDRIVE_HEADER, b"billing")))
+    other = record(1, headers=((REDRIVE_GROUP, b"ledger"),))
+    ours = record(2, headers=(("x", b""), (REDRIVE_GROUP, b"billing")))
     out = runner.deliver([other, ours], 0.0)
     assert outcomes(out) == [(1, "ack")]
     assert [job.record.offset for job in begun(out)] == [2]
@@ -160,7 +161,7 @@ def test_a_record_redriven_for_another_group_is_acknowledged_without_a_call() ->
 
 def test_in_an_exactly_once_group_it_takes_its_transaction() -> None:
     runner = core(semantics="exactly_once")
-    (job,) = begun(runner.deliver([record(1, headers=((REDRIVE_HEADER, b"ledger"),))], 0.0))
+    (job,) = begun(runner.deliver([record(1, headers=((REDRIVE_GROUP, b"ledger"),))], 0.0))
     assert job.skip
 
 

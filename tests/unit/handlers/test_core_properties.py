@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from holdfast.client.handlers.breaker import Breaker
-from holdfast.client.handlers.core import REDRIVE_HEADER, RunnerCore
+from holdfast.client.handlers.core import RunnerCore
 from holdfast.client.handlers.errors import ParkRecord, RejectRecord, RetryLater
 from holdfast.client.handlers.job import Begin, Cancel, Decision, Job, Leave, Pause, Resume, Settle, Warn
 from holdfast.client.types import Record
+from holdfast.headers import REDRIVE_GROUP
 
 from .kit import options, record
 
@@ -101,7 +102,7 @@ class Machine(RuleBasedStateMachine):
     def deliver(self, made: list[tuple[int, bytes | None, int]]) -> None:
         records = []
         for partition, key, chance in made:
-            headers = ((REDRIVE_HEADER, b"other"),) if chance == 0 else ()
+            headers = ((REDRIVE_GROUP, b"other"),) if chance == 0 else ()
             records.append(record(self.offset, partition=partition, key=key, headers=headers))
             self.offset += 1
         self.open += records

@@ -9,17 +9,20 @@ from typing import Any
 import pytest
 
 import holdfast.inbox
+from holdfast import headers as names
 from holdfast.client.types import Record
+from holdfast.cluster.delivery.dead_letters import Death, make, read, redriven
+from holdfast.cluster.delivery.dead_letters import Plain as Stored
 from holdfast.errors import HoldfastError, InvalidArgumentError
 from holdfast.inbox import InboxError, PostgresInbox, SqlAlchemyInbox, SqliteInbox
 
 INBOXES: list[Any] = [SqliteInbox, PostgresInbox, SqlAlchemyInbox]
-DEAD = {
-    "holdfast-redrive-group": b"ledger",
-    "holdfast-dead-topic": b"payments",
-    "holdfast-dead-partition": b"3",
-    "holdfast-dead-offset": b"17",
-    "holdfast-dead-append-us": b"99",
+REDRIVEN = {
+    names.REDRIVE_GROUP: b"ledger",
+    names.REDRIVE_TOPIC: b"payments",
+    names.REDRIVE_PARTITION: b"3",
+    names.REDRIVE_OFFSET: b"17",
+    names.REDRIVE_APPEND_US: b"99",
 }
 
 
@@ -39,18 +42,32 @@ def test_a_record_is_known_by_its_place_and_time_of_append() -> None:
 
 
 def test_a_redriven_one_by_those_it_had_at_first() -> None:
-    assert place(DEAD) == ("payments", 3, 17, 99)
+    assert place(REDRIVEN) == ("payments", 3, 17, 99)
 
 
-def test_a_dead_letter_itself_is_a_record_of_its_own() -> None:
-    """Two groups may have given up the same record: whoever reads the dead letters has two."""
-    assert place({k: v for k, v in DEAD.items() if k != "holdfast-redrive-group"}) == ("redone", 1, 5, 1_000)
+def test_what_brokers_redrive() -> None:
+    """A record that dies twice: as brokers write its headers, and as the inbox reads them."""
+    stored = Stored(b"k", b"v", 0, (("mine", b"x"),))
+    for offset, append_us in ((17, 99), (40, 500)):
+        death = Death(
+            group="ledger",
+            topic="payments",
+            partition=3,
+            offset=offset,
+            append_time_us=append_us,
+            attempts=5,
+            first_failed_us=0,
+        )
+        letter = make(stored, death)
+        assert place(dict(letter.headers)) == ("redone", 1, 5, 1_000), "a dead letter is a record of its own"
+        stored = redriven(read(letter), 1, for_group=True)
+        assert place(dict(stored.headers)) == ("payments", 3, 17, 99)
 
 
-@pytest.mark.parametrize("broken", [{"holdfast-dead-offset": b"x"}, {"holdfast-dead-topic": b"\xff"}])
+@pytest.mark.parametrize("broken", [{names.REDRIVE_OFFSET: b"x"}, {names.REDRIVE_TOPIC: b"\xff"}])
 def test_headers_that_say_nothing_are_left_alone(broken: dict[str, bytes]) -> None:
-    assert place(DEAD | broken) == ("redone", 1, 5, 1_000)
-    assert place({k: v for k, v in DEAD.items() if k not in broken}) == ("redone", 1, 5, 1_000)
+    assert place(REDRIVEN | broken) == ("redone", 1, 5, 1_000)
+    assert place({k: v for k, v in REDRIVEN.items() if k not in broken}) == ("redone", 1, 5, 1_000)
 
 
 @pytest.mark.parametrize("inbox", INBOXES)
