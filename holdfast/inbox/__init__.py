@@ -24,18 +24,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from holdfast.inbox.errors import InboxError
+    from holdfast.database.errors import DatabaseError
     from holdfast.inbox.postgres import PostgresInbox
     from holdfast.inbox.sqlalchemy import SqlAlchemyInbox
     from holdfast.inbox.sqlite import SqliteInbox
 
-__all__ = ["InboxError", "PostgresInbox", "SqlAlchemyInbox", "SqliteInbox"]
+__all__ = ["DatabaseError", "PostgresInbox", "SqlAlchemyInbox", "SqliteInbox"]
 
 _HOMES = {
-    "InboxError": "errors",
-    "PostgresInbox": "postgres",
-    "SqlAlchemyInbox": "sqlalchemy",
-    "SqliteInbox": "sqlite",
+    "DatabaseError": "database.errors",
+    "PostgresInbox": "inbox.postgres",
+    "SqlAlchemyInbox": "inbox.sqlalchemy",
+    "SqliteInbox": "inbox.sqlite",
 }
 
 
@@ -43,4 +43,4 @@ def __getattr__(name: str) -> Any:
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module 'holdfast.inbox' has no attribute {name!r}")
-    return getattr(import_module(f"holdfast.inbox.{home}"), name)
+    return getattr(import_module(f"holdfast.{home}"), name)

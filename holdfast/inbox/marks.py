@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from holdfast import headers as names
 from holdfast.client.types import Record
+from holdfast.database.names import check_table
+from holdfast.database.styles import for_psycopg
 from holdfast.errors import InvalidArgumentError
 
 #: The table, unless another name is given.
@@ -15,7 +16,6 @@ TABLE = "holdfast_inbox"
 #: Seconds a mark below the group's offset is kept: a dead letter may be redriven that was handled after all.
 KEEP = 86_400.0
 
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}(\.[A-Za-z_][A-Za-z0-9_]{0,62})?")
 _MAX_CONSUMER = 249
 #: Guards the making of the table: PostgreSQL's IF NOT EXISTS is no help against somebody doing the same.
 _LOCK = 0x686F6C64666173
@@ -57,9 +57,9 @@ class Statements(NamedTuple):
     begin: str
     prune: str
 
-    def in_style(self, after: str) -> Statements:
-        """The same with parameters as a driver wants them, ``%(name)s`` for one."""
-        return Statements(self.create, *(re.sub(r":(\w+)", after, text) for text in self[1:]))
+    def for_psycopg(self) -> Statements:
+        """The same as psycopg wants them."""
+        return Statements(*map(for_psycopg, self))
 
 
 def for_postgres(table: str) -> Statements:
@@ -96,12 +96,8 @@ class Marks:
             raise InvalidArgumentError(
                 f"consumer must be a name of 1 to {_MAX_CONSUMER} characters", metadata={"field": "consumer"}
             )
-        if not isinstance(table, str) or _NAME.fullmatch(table) is None:
-            raise InvalidArgumentError(
-                f"table {table!r} must be a plain name, or schema.name", metadata={"field": "table"}
-            )
         self.consumer = consumer
-        self.table = table
+        self.table = check_table(table)
 
     def mark(self, record: Record) -> dict[str, Any]:
         """The record's mark: its place, or where it stood at first when it was redriven."""

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Mapping
-from typing import TYPE_CHECKING, Any, TypeGuard, cast, overload
+from typing import TYPE_CHECKING, Any, overload
 
 from holdfast.client.types import Record
-from holdfast.inbox.errors import no_connection, no_driver, no_transaction
+from holdfast.database.postgres import check_transaction, is_async, plain, tuple_rows
 from holdfast.inbox.marks import KEEP, TABLE, Marks, for_postgres
 
 if TYPE_CHECKING:
-    import psycopg
-
-    Sync = psycopg.Connection[Any]
-    Async = psycopg.AsyncConnection[Any]
+    from holdfast.database.postgres import Async, Sync
 
 
 class PostgresInbox(Marks):
@@ -28,7 +25,7 @@ class PostgresInbox(Marks):
 
     def __init__(self, consumer: str, *, table: str = TABLE) -> None:
         super().__init__(consumer, table=table)
-        self._sql = for_postgres(table).in_style(r"%(\1)s")
+        self._sql = for_postgres(table).for_psycopg()
 
     @overload
     def create(self, connection: Sync) -> None: ...
@@ -38,11 +35,11 @@ class PostgresInbox(Marks):
         """Make the table unless it is there; several may do so at once.
 
         Raises:
-            InboxError: not a connection of psycopg's.
+            DatabaseError: not a connection of psycopg's.
         """
-        if _is_async(connection):
+        if is_async(connection):
             return self._create(connection)
-        with _plain(connection).cursor() as cursor:
+        with plain(connection).cursor() as cursor:
             cursor.execute(self._sql.create)
         return None
 
@@ -56,15 +53,15 @@ class PostgresInbox(Marks):
         Waits while another transaction that has begun with the record is open.
 
         Raises:
-            InboxError: the connection is in autocommit, outside of ``transaction()``.
+            DatabaseError: the connection is in autocommit, outside of ``transaction()``.
             psycopg.Error: the database refused; at REPEATABLE READ and above also when another
                 transaction has handled the record meanwhile.
         """
         mark = self.mark(record)
-        if _is_async(connection):
+        if is_async(connection):
             return self._begin(connection, mark)
-        _check_transaction(connection)
-        with _plain(connection).cursor(row_factory=_tuple_row()) as cursor:
+        check_transaction(connection)
+        with plain(connection).cursor(row_factory=tuple_rows()) as cursor:
             cursor.execute(self._sql.begin + _RETURNING, mark)
             return cursor.fetchone() is not None
 
@@ -82,14 +79,14 @@ class PostgresInbox(Marks):
         """Delete marks older than ``keep`` seconds below a group's offsets, as in ``Committed``; how many.
 
         Raises:
-            InboxError: not a connection of psycopg's.
+            DatabaseError: not a connection of psycopg's.
             InvalidArgumentError: no such time.
         """
         every = list(self.pruned(floors, keep))
-        if _is_async(connection):
+        if is_async(connection):
             return self._prune(connection, every)
         gone = 0
-        with _plain(connection).cursor(row_factory=_tuple_row()) as cursor:
+        with plain(connection).cursor(row_factory=tuple_rows()) as cursor:
             for values in every:
                 cursor.execute(self._sql.prune + _RETURNING, values)
                 gone += len(cursor.fetchall())
@@ -100,14 +97,14 @@ class PostgresInbox(Marks):
             await cursor.execute(self._sql.create)
 
     async def _begin(self, connection: Async, mark: dict[str, Any]) -> bool:
-        _check_transaction(connection)
-        async with connection.cursor(row_factory=_tuple_row()) as cursor:
+        check_transaction(connection)
+        async with connection.cursor(row_factory=tuple_rows()) as cursor:
             await cursor.execute(self._sql.begin + _RETURNING, mark)
             return await cursor.fetchone() is not None
 
     async def _prune(self, connection: Async, every: list[dict[str, Any]]) -> int:
         gone = 0
-        async with connection.cursor(row_factory=_tuple_row()) as cursor:
+        async with connection.cursor(row_factory=tuple_rows()) as cursor:
             for values in every:
                 await cursor.execute(self._sql.prune + _RETURNING, values)
                 gone += len(await cursor.fetchall())
@@ -116,39 +113,3 @@ class PostgresInbox(Marks):
 
 #: A count of rows is not known yet within a pipeline; rows are.
 _RETURNING = " RETURNING 1"
-
-
-def _is_async(connection: Any) -> TypeGuard[Async]:
-    """Whether it is an asynchronous connection; else it is one of the other kind.
-
-    Raises:
-        InboxError: neither, or there is no psycopg.
-    """
-    try:
-        import psycopg  # noqa: PLC0415  (not a dependency: who has a connection has it)
-    except ImportError as error:
-        raise no_driver("psycopg", "postgres") from error
-    if isinstance(connection, psycopg.AsyncConnection):
-        return True
-    if isinstance(connection, psycopg.Connection):
-        return False
-    raise no_connection(connection, "a connection of psycopg 3")
-
-
-def _plain(connection: Sync | Async) -> Sync:
-    """It is none of the asynchronous kind."""
-    return cast("Sync", connection)
-
-
-def _check_transaction(connection: Any) -> None:
-    from psycopg.pq import TransactionStatus  # noqa: PLC0415
-
-    if connection.autocommit and connection.info.transaction_status == TransactionStatus.IDLE:
-        raise no_transaction("call it within `with connection.transaction():`")
-
-
-def _tuple_row() -> Any:
-    """Whatever rows the connection's owner likes."""
-    from psycopg.rows import tuple_row  # noqa: PLC0415
-
-    return tuple_row

@@ -6,11 +6,8 @@ import sqlite3
 from collections.abc import Mapping
 
 from holdfast.client.types import Record
-from holdfast.inbox.errors import no_connection, no_transaction
+from holdfast.database.sqlite import checked, in_transaction
 from holdfast.inbox.marks import KEEP, TABLE, Marks, for_sqlite
-
-#: Connections before Python 3.12 have no ``autocommit``; later ones have this value unless told otherwise.
-_LEGACY = -1
 
 
 class SqliteInbox(Marks):
@@ -28,21 +25,18 @@ class SqliteInbox(Marks):
         """Make the table unless it is there.
 
         Raises:
-            InboxError: not a connection of ``sqlite3``.
+            DatabaseError: not a connection of ``sqlite3``.
         """
-        _checked(connection).execute(self._sql.create)
+        checked(connection).execute(self._sql.create)
 
     def begin(self, connection: sqlite3.Connection, record: Record) -> bool:
         """Mark the record as handled in the present transaction; False: it was handled before.
 
         Raises:
-            InboxError: the connection is in no transaction and would not begin one.
+            DatabaseError: the connection is in no transaction and would not begin one.
             sqlite3.OperationalError: somebody else is writing, and went on for longer than the timeout.
         """
-        connection = _checked(connection)
-        if not connection.in_transaction and _commits_by_itself(connection):
-            raise no_transaction("execute BEGIN first, or leave isolation_level alone")
-        return connection.execute(self._sql.begin, self.mark(record)).rowcount == 1
+        return in_transaction(connection).execute(self._sql.begin, self.mark(record)).rowcount == 1
 
     def prune(
         self,
@@ -54,21 +48,10 @@ class SqliteInbox(Marks):
         """Delete marks older than ``keep`` seconds below a group's offsets, as in ``Committed``; how many.
 
         Raises:
-            InboxError: not a connection of ``sqlite3``.
+            DatabaseError: not a connection of ``sqlite3``.
             InvalidArgumentError: no such time.
         """
-        connection = _checked(connection)
+        connection = checked(connection)
         return sum(
             connection.execute(self._sql.prune, values).rowcount for values in self.pruned(floors, keep)
         )
-
-
-def _checked(connection: sqlite3.Connection) -> sqlite3.Connection:
-    if not isinstance(connection, sqlite3.Connection):
-        raise no_connection(connection, "a sqlite3.Connection")
-    return connection
-
-
-def _commits_by_itself(connection: sqlite3.Connection) -> bool:
-    mode = getattr(connection, "autocommit", _LEGACY)
-    return connection.isolation_level is None if mode == _LEGACY else bool(mode)

@@ -22,7 +22,7 @@ from sqlalchemy.orm import Session
 
 from holdfast.chaos import postgres
 from holdfast.client.types import Record
-from holdfast.inbox import InboxError, PostgresInbox, SqlAlchemyInbox
+from holdfast.inbox import DatabaseError, PostgresInbox, SqlAlchemyInbox
 
 WORKER = Path(__file__).with_name("inbox_worker.py")
 RECORDS = 60
@@ -182,7 +182,7 @@ def test_autocommit(clean: postgres.Postgres) -> None:
     inbox = PostgresInbox("ledger")
     with psycopg.connect(clean.dsn, autocommit=True) as connection:
         inbox.create(connection)
-        with pytest.raises(InboxError, match="transaction"):
+        with pytest.raises(DatabaseError, match="transaction"):
             inbox.begin(connection, record(1))
         with connection.transaction():
             assert inbox.begin(connection, record(1))
@@ -219,7 +219,7 @@ async def test_asynchronous(clean: postgres.Postgres) -> None:
         assert await inbox.prune(connection, {("payments", 0): 2}, keep=0) == 1
         await connection.commit()
         await connection.set_autocommit(True)
-        with pytest.raises(InboxError):
+        with pytest.raises(DatabaseError):
             await inbox.begin(connection, record(1))
         async with connection.transaction():
             assert await inbox.begin(connection, record(1)) is True
@@ -254,7 +254,7 @@ def test_sqlalchemy_sessions_and_connections(clean: postgres.Postgres) -> None:
         connection.commit()
     with (
         engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection,
-        pytest.raises(InboxError, match="AUTOCOMMIT"),
+        pytest.raises(DatabaseError, match="AUTOCOMMIT"),
     ):
         inbox.begin(connection, record(3))
     engine.dispose()
@@ -270,7 +270,7 @@ async def test_sqlalchemy_asynchronous_sessions(clean: postgres.Postgres) -> Non
         assert await inbox.begin(connection, record(1)) is False
         await connection.rollback()
     async with AsyncSession(engine.execution_options(isolation_level="AUTOCOMMIT")) as session:
-        with pytest.raises(InboxError, match="AUTOCOMMIT"):
+        with pytest.raises(DatabaseError, match="AUTOCOMMIT"):
             await inbox.begin(session, record(2))
         any_floor: dict[tuple[str, int], Any] = {("payments", 0): 9}
         assert await inbox.prune(session, any_floor, keep=0) == 1

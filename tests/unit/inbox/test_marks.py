@@ -14,7 +14,7 @@ from holdfast.client.types import Record
 from holdfast.cluster.delivery.dead_letters import Death, make, read, redriven
 from holdfast.cluster.delivery.dead_letters import Plain as Stored
 from holdfast.errors import HoldfastError, InvalidArgumentError
-from holdfast.inbox import InboxError, PostgresInbox, SqlAlchemyInbox, SqliteInbox
+from holdfast.inbox import DatabaseError, PostgresInbox, SqlAlchemyInbox, SqliteInbox
 
 INBOXES: list[Any] = [SqliteInbox, PostgresInbox, SqlAlchemyInbox]
 REDRIVEN = {
@@ -97,21 +97,21 @@ def test_something_that_is_no_connection(inbox: Any) -> None:
         lambda: made.begin(object(), record({})),
         lambda: made.prune(object(), {("t", 0): 1}),
     ):
-        with pytest.raises(InboxError, match=r"builtins\.object is not"):
+        with pytest.raises(DatabaseError, match=r"builtins\.object is not"):
             call()
 
 
 def test_the_drivers_are_only_imported_on_use() -> None:
     code = (
         "import sys\n"
-        "from holdfast.inbox import InboxError, PostgresInbox, SqlAlchemyInbox\n"
+        "from holdfast.inbox import DatabaseError, PostgresInbox, SqlAlchemyInbox\n"
         "inboxes = PostgresInbox('a'), SqlAlchemyInbox('a')\n"
         "assert 'psycopg' not in sys.modules and 'sqlalchemy' not in sys.modules\n"
         "sys.modules['psycopg'] = sys.modules['sqlalchemy'] = None\n"  # imports of them fail
         "for inbox, extra in zip(inboxes, ('postgres', 'sqlalchemy')):\n"
         "    try:\n"
         "        inbox.create(object())\n"
-        "    except InboxError as error:\n"
+        "    except DatabaseError as error:\n"
         "        assert f'holdfast[{extra}]' in str(error)\n"
         "    else:\n"
         "        raise AssertionError\n"
@@ -123,5 +123,5 @@ def test_the_names() -> None:
     for name in holdfast.inbox.__all__:
         assert getattr(holdfast.inbox, name).__name__ == name
     assert not hasattr(holdfast.inbox, "nonsense")
-    assert issubclass(InboxError, HoldfastError)
-    assert not InboxError("x").retriable
+    assert issubclass(DatabaseError, HoldfastError)
+    assert not DatabaseError("x").retriable

@@ -12,8 +12,9 @@ import sqlalchemy
 from sqlalchemy.orm import Session
 
 from holdfast.client.types import Record
+from holdfast.database.sqlalchemy import of_dialect
 from holdfast.errors import InvalidArgumentError
-from holdfast.inbox import InboxError, SqlAlchemyInbox, SqliteInbox
+from holdfast.inbox import DatabaseError, SqlAlchemyInbox, SqliteInbox
 
 
 def record(offset: int, *, append_us: int = 1_000, headers: tuple[tuple[str, bytes], ...] = ()) -> Record:
@@ -149,7 +150,7 @@ def test_sqlite3_that_commits_by_itself_is_refused(tmp_path: Path) -> None:
     inbox = SqliteInbox("ledger")
     connection = sqlite3.connect(tmp_path / "db", isolation_level=None)
     inbox.create(connection)
-    with pytest.raises(InboxError, match="execute BEGIN first"):
+    with pytest.raises(DatabaseError, match="execute BEGIN first"):
         inbox.begin(connection, record(1))
     connection.execute("BEGIN")
     assert inbox.begin(connection, record(1))
@@ -164,13 +165,12 @@ def test_sqlalchemy_that_commits_by_itself_is_refused(tmp_path: Path) -> None:
     inbox = SqlAlchemyInbox("ledger")
     with engine.connect() as connection:
         inbox.create(connection)
-        with pytest.raises(InboxError, match="AUTOCOMMIT"):
+        with pytest.raises(DatabaseError, match="AUTOCOMMIT"):
             inbox.begin(connection, record(1))
     engine.dispose()
 
 
 def test_sqlalchemy_on_another_database_is_refused() -> None:
     engine = sqlalchemy.create_mock_engine("mysql://", lambda *_: None)
-    inbox = SqlAlchemyInbox("ledger")
-    with pytest.raises(InboxError, match="mysql: inboxes are for postgresql and sqlite"):
-        inbox._statements(engine)  # type: ignore[arg-type]
+    with pytest.raises(DatabaseError, match="mysql: this is for postgresql and sqlite"):
+        of_dialect(engine, SqlAlchemyInbox("ledger")._sql)  # type: ignore[arg-type]
