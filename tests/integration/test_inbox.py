@@ -20,9 +20,10 @@ from psycopg.rows import dict_row
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
 
+import holdfast
 from holdfast.chaos import postgres
 from holdfast.client.types import Record
-from holdfast.inbox import DatabaseError, PostgresInbox, SqlAlchemyInbox
+from holdfast.inbox import DatabaseError, PostgresInbox, SqlAlchemyInbox, SqliteInbox
 
 WORKER = Path(__file__).with_name("inbox_worker.py")
 RECORDS = 60
@@ -122,6 +123,69 @@ def test_a_killed_database_keeps_marks_and_effects_together(tmp_path: Path, clea
             assert (worker.wait(60) == 0) == (kill_after == 0)
         clean.start()
     assert effects("postgres", clean.dsn) == (list(range(RECORDS)), sum(range(RECORDS)))
+
+
+#: A handler with its effects in SQLite; says what it has committed.
+HANDLER = """
+import asyncio, sqlite3, sys
+import holdfast
+from holdfast.inbox import SqliteInbox
+
+inbox = SqliteInbox("ledger")
+
+async def main(address, path):
+    bus = holdfast.connect(address)
+
+    @bus.subscriber("payments", group="ledger", ordering="key", concurrency=4)
+    async def book(value: bytes, record: holdfast.Record) -> None:
+        connection = sqlite3.connect(path, timeout=30)
+        with connection:
+            if inbox.begin(connection, record):
+                connection.execute("INSERT INTO effects VALUES (?)", (int(value),))
+        connection.close()
+        await asyncio.sleep(0)
+        print(value.decode(), flush=True)
+
+    async with bus:
+        await bus.run()
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+async def test_handlers_that_are_killed_have_each_effect_once(tmp_path: Path) -> None:
+    """Real brokers deliver again what was committed and not acknowledged."""
+    path = str(tmp_path / "db")
+    with sqlite3.connect(path) as connection:
+        connection.execute("CREATE TABLE effects (value integer NOT NULL)")
+        SqliteInbox("ledger").create(connection)
+    async with holdfast.testing.embedded_broker() as address, holdfast.connect(address) as bus:
+        await bus.create_topic("payments", partitions=2)
+        await bus.publish_many("payments", [b"%d" % n for n in range(300)], [f"k{n % 7}" for n in range(300)])
+        for kill_after in (5, 20, 40, 0):
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-c", HANDLER, address, path, stdout=subprocess.PIPE
+            )
+            assert process.stdout is not None
+            async with asyncio.timeout(60):
+                handled = 0
+                while kill_after == 0 or handled < kill_after:
+                    await process.stdout.readline()
+                    handled += 1
+                    if kill_after == 0 and connection.execute(COUNT).fetchone() == (300,):
+                        break
+                if kill_after:
+                    process.kill()
+                else:
+                    process.terminate()  # it drains and leaves
+                await process.communicate()
+            assert process.returncode == (-9 if kill_after else 0)
+    found = connection.execute("SELECT value FROM effects ORDER BY value").fetchall()
+    assert found == [(n,) for n in range(300)]
+    connection.close()
+
+
+COUNT = "SELECT count(*) FROM effects"
 
 
 # -- PostgreSQL --------------------------------------------------------------------------------
