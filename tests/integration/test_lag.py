@@ -131,6 +131,12 @@ def test_on_the_command_line(holdfast: Holdfast) -> None:
     assert lag["seconds"] > 0
     assert lag["oldest_at"].endswith("Z")
     assert "UNKNOWN_GROUP" in holdfast("group", "lag", "typo", status=1).stderr
+    header, done, slow = holdfast("group", "list", "--lag").stdout.splitlines()
+    assert header.split()[-2:] == ["LAG", "BEHIND"]
+    assert done.split()[-2:] == ["0", "-"]
+    assert slow.split()[-2] == "5"
+    listed = json.loads(holdfast("group", "list", "--lag", "--json").stdout)["groups"]
+    assert [(group["name"], group["lag"]) for group in listed] == [("done", 0), ("slow", 5)]
 
 
 @pytest.mark.parametrize(
@@ -138,5 +144,4 @@ def test_on_the_command_line(holdfast: Holdfast) -> None:
     [(0.04, "0.0s"), (59.9, "59.9s"), (61.0, "1m01s"), (3_600.0, "1h00m"), (200_000.0, "2d07h")],
 )
 def test_times_as_a_person_reads_them(seconds: float, text: str) -> None:
-    lag = holdfast.PartitionLag("g", "t", 0, 1, seconds, None, 0, 1, 0, 0)
-    assert _behind(lag) == text
+    assert _behind(1, seconds) == text

@@ -15,7 +15,7 @@ from holdfast.cli.options import DEFAULT_ENDPOINTS, FLAG, Endpoints, Json, Timeo
 from holdfast.cli.times import parse_duration_us, parse_position
 
 if TYPE_CHECKING:
-    from holdfast.client.groups import GroupDefinition
+    from holdfast.client.groups import GroupDefinition, GroupInfo
 
 app = typer.Typer(
     help="List, describe, create, update, delete and seek groups; their lag, their records that wait.",
@@ -94,20 +94,29 @@ _TIMEOUT = 10.0
 
 @app.command("list")
 def list_groups(
-    endpoints: Endpoints = DEFAULT_ENDPOINTS, timeout: Timeout = _TIMEOUT, as_json: Json = False
+    lag: Annotated[bool, typer.Option("--lag", metavar=FLAG, help="And how far each is behind.")] = False,
+    endpoints: Endpoints = DEFAULT_ENDPOINTS,
+    timeout: Timeout = _TIMEOUT,
+    as_json: Json = False,
 ) -> None:
     """List the groups."""
+    from holdfast.cli.commands.group_lag import totals
     from holdfast.cli.group_output import as_dict, list_row
     from holdfast.cli.output import print_json, print_table
     from holdfast.cli.session import with_client
 
-    groups = with_client(endpoints, lambda bus: bus.groups(timeout=timeout))
+    async def ask(bus: Any) -> tuple[list[GroupInfo], dict[str, tuple[int, str]]]:
+        return await bus.groups(timeout=timeout), totals(await bus.lag(timeout=timeout)) if lag else {}
+
+    groups, behind = with_client(endpoints, ask)
+    none = (0, "-")
     if as_json:
-        print_json({"groups": [as_dict(group) for group in groups]})
+        more = {group.name: {"lag": behind.get(group.name, none)[0]} if lag else {} for group in groups}
+        print_json({"groups": [as_dict(group) | more[group.name] for group in groups]})
     elif groups:
-        print_table(
-            ["GROUP", "READS", "SEMANTICS", "ORDERING", "ATTEMPTS", "DEAD LETTERS"], map(list_row, groups)
-        )
+        columns = ["GROUP", "READS", "SEMANTICS", "ORDERING", "ATTEMPTS", "DEAD LETTERS"]
+        rows = [[*list_row(group), *(behind.get(group.name, none) if lag else ())] for group in groups]
+        print_table([*columns, *(("LAG", "BEHIND") if lag else ())], rows)
     else:
         print("no groups yet; make one: holdfast group create NAME --topic TOPIC", file=sys.stderr)
 

@@ -72,7 +72,7 @@ def _print(lags: list[holdfast.PartitionLag], as_json: bool, name: str | None) -
                     lag.topic,
                     lag.partition,
                     lag.records,
-                    _behind(lag),
+                    _behind(lag.records, lag.seconds),
                     lag.retrying,
                     lag.parked,
                 ]
@@ -103,11 +103,20 @@ def _as_dict(lag: holdfast.PartitionLag) -> dict[str, Any]:
     }
 
 
-def _behind(lag: holdfast.PartitionLag) -> str:
+def totals(lags: list[holdfast.PartitionLag]) -> dict[str, tuple[int, str]]:
+    """Of each group all records it is behind, and by how long at most."""
+    records: dict[str, int] = {}
+    seconds: dict[str, float] = {}
+    for lag in lags:
+        records[lag.group] = records.get(lag.group, 0) + lag.records
+        seconds[lag.group] = max(seconds.get(lag.group, 0.0), lag.seconds)
+    return {group: (count, _behind(count, seconds[group])) for group, count in records.items()}
+
+
+def _behind(records: int, seconds: float) -> str:
     """``1h02m``, ``3m20s``, ``7.5s``: as exact as a person reads it."""
-    if not lag.records:
+    if not records:
         return "-"
-    seconds = lag.seconds
     if seconds < 60:
         return f"{seconds:.1f}s"
     minutes, rest = divmod(int(seconds), 60)
