@@ -43,6 +43,8 @@ class Flow:
     paused: bool = False
     #: A commit of this flow is on its way.
     committing: bool = False
+    #: What a seek has set, when the flow was opened; 0: none has.
+    fence: int = 0
 
     @property
     def partition(self) -> int:

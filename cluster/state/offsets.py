@@ -8,7 +8,7 @@ from holdfast.cluster.state.events import GroupCreated
 from holdfast.cluster.state.flow_checks import check_within
 from holdfast.cluster.state.flow_rules import FlowEdit
 from holdfast.cluster.state.names import check_name
-from holdfast.errors import InvalidArgumentError, LimitExceededError
+from holdfast.errors import FencedError, InvalidArgumentError, LimitExceededError
 from holdfast.storage import groups
 from holdfast.v1 import log_pb2
 
@@ -17,7 +17,8 @@ def commit_offsets(context: EntryContext, op: log_pb2.CommitOffsetsOp) -> log_pb
     """Move a group's offsets forward; the group is created by its first commit.
 
     An offset lower than the committed one changes nothing and is no error:
-    commits of one group may pass each other on the way.
+    commits of one group may pass each other on the way. But none may pass a seek:
+    it would undo it, so that one which does not know the seek's fence is refused.
 
     Raises:
         HoldfastError: refused, nothing was written.
@@ -30,6 +31,12 @@ def commit_offsets(context: EntryContext, op: log_pb2.CommitOffsetsOp) -> log_pb
         edit = edits.get(place)
         if edit is None:
             edit = edits[place] = _open(context, group, *place)
+        if edit.row.fence and wanted.fence != edit.row.fence:
+            raise FencedError(
+                f"somebody has sent group {group!r} elsewhere in {edit.topic.name!r} "
+                f"partition {wanted.partition}",
+                metadata={"topic": edit.topic.name, "partition": str(wanted.partition)},
+            )
         if wanted.offset < 0:
             raise InvalidArgumentError("an offset is not negative", metadata={"field": "offsets"})
         check_within(edit.topic, edit.partition, edit.state, wanted.offset)

@@ -142,14 +142,16 @@ class CommitOffsetsOp(_message.Message):
     def __init__(self, group: _Optional[str] = ..., offsets: _Optional[_Iterable[_Union[GroupOffset, _Mapping]]] = ...) -> None: ...
 
 class GroupOffset(_message.Message):
-    __slots__ = ("topic_id", "partition", "offset")
+    __slots__ = ("topic_id", "partition", "offset", "fence")
     TOPIC_ID_FIELD_NUMBER: _ClassVar[int]
     PARTITION_FIELD_NUMBER: _ClassVar[int]
     OFFSET_FIELD_NUMBER: _ClassVar[int]
+    FENCE_FIELD_NUMBER: _ClassVar[int]
     topic_id: int
     partition: int
     offset: int
-    def __init__(self, topic_id: _Optional[int] = ..., partition: _Optional[int] = ..., offset: _Optional[int] = ...) -> None: ...
+    fence: int
+    def __init__(self, topic_id: _Optional[int] = ..., partition: _Optional[int] = ..., offset: _Optional[int] = ..., fence: _Optional[int] = ...) -> None: ...
 
 class TrimOp(_message.Message):
     __slots__ = ("topic_id", "partition", "before_offset")

@@ -20,7 +20,7 @@ from holdfast.cluster.delivery.surroundings import Surroundings, Token
 from holdfast.cluster.ports import Clock, EventSink
 from holdfast.cluster.results import Completed, Progress
 from holdfast.cluster.state.limits import StateLimits
-from holdfast.errors import HoldfastError
+from holdfast.errors import HoldfastError, UnavailableError
 from holdfast.rpc.bridge import EngineBridge
 from holdfast.storage.port import Store
 
@@ -107,9 +107,14 @@ class GroupHost:
 
     def _changed(self, groups: frozenset[str]) -> None:
         """Somebody else has changed these groups."""
-        if not self._over:
-            self.look()
-            self.live.changed(sorted(groups), self._bridge.progress.applied_index)
+        if self._over:
+            return
+        self.look()
+        self.live.changed(sorted(groups), self._bridge.progress.applied_index)
+        for name in sorted(groups):
+            plain = self.plain.groups.get(name)
+            if plain is not None:
+                self.plain.discard(plain, changed_elsewhere(name))
 
     def heard(self, progress: Progress) -> None:
         """A topic may have come, gone or changed."""
@@ -170,3 +175,10 @@ class GroupHost:
         at = self.live.tick()
         if at is not None:
             self._alarm(at)
+
+
+def changed_elsewhere(group: str) -> UnavailableError:
+    """What ends the streams of protocol 0: their members come back, and begin from what is so now."""
+    return UnavailableError(
+        f"group {group!r} was defined, set elsewhere or deleted; subscribe again", metadata={"group": group}
+    )

@@ -30,6 +30,7 @@ from holdfast.cluster.state.limits import StateLimits
 from holdfast.errors import (
     DeadlineExceededError,
     FailedPreconditionError,
+    FencedError,
     HoldfastError,
     LimitExceededError,
     NoLeaderError,
@@ -41,7 +42,7 @@ from holdfast.errors import (
 from holdfast.rpc.bridge import EngineBridge, unwrap
 from holdfast.rpc.clock import SystemClock
 from holdfast.rpc.egress import Egress, EgressStream
-from holdfast.rpc.services.group_host import GroupHost
+from holdfast.rpc.services.group_host import GroupHost, changed_elsewhere
 from holdfast.rpc.services.handlers import Context, parse
 from holdfast.rpc.services.member_session import MemberSession
 from holdfast.rpc.services.subscribe_pipe import (
@@ -55,7 +56,7 @@ from holdfast.rpc.services.subscribe_session import Session, check_size
 from holdfast.rpc.services.topic_cache import TopicCache
 from holdfast.rpc.status import abort, invalid
 from holdfast.rpc.topology import Topology
-from holdfast.storage import groups, partitions, topics
+from holdfast.storage import flows, groups, partitions, topics
 from holdfast.storage.port import Reader, Store
 from holdfast.storage.topics import TopicRow
 from holdfast.v1 import bus_pb2, log_pb2
@@ -308,12 +309,16 @@ class SubscribeService:
     def _join(
         self, group: Group, member: Member, rows: list[TopicRow], start: bus_pb2.SubscribeStart
     ) -> None:
+        fences: dict[PartitionKey, int] = {}
         with self._store.read() as reader:
-            group.join(
-                member,
-                {row.id: row.partitions for row in rows},
-                lambda key: self._opening(reader, group.name, member.topics[key[0]], key, start),
-            )
+
+            def opening(key: PartitionKey) -> Opening:
+                fences[key] = flows.read(reader, group.name, *key).fence
+                return self._opening(reader, group.name, member.topics[key[0]], key, start)
+
+            group.join(member, {row.id: row.partitions for row in rows}, opening)
+        for key, fence in fences.items():
+            group.flows[key].fence = fence
         if group.commit_due:
             self._commit_soon(group)
 
@@ -384,6 +389,9 @@ class SubscribeService:
             except (UnknownTopicError, UnknownPartitionError) as error:
                 group.commit_failed(taken)
                 self._drop_deleted(group, taken, error)
+            except FencedError:
+                coordinator.discard(group, changed_elsewhere(group.name))
+                return
             except HoldfastError as error:
                 if not error.retriable:
                     coordinator.discard(group, error)
@@ -408,7 +416,7 @@ class SubscribeService:
 
 def _commit_op(group: Group, taken: list[tuple[Flow, int]]) -> bytes:
     offsets = [
-        log_pb2.GroupOffset(topic_id=flow.key[0], partition=flow.partition, offset=offset)
+        log_pb2.GroupOffset(topic_id=flow.key[0], partition=flow.partition, offset=offset, fence=flow.fence)
         for flow, offset in taken
     ]
     return encode_op(log_pb2.Op(commit_offsets=log_pb2.CommitOffsetsOp(group=group.name, offsets=offsets)))

@@ -20,6 +20,7 @@ from holdfast.client.groups import GroupDefinition
 from holdfast.client.retry import Retry
 from holdfast.cluster.commands import encode_op
 from holdfast.errors import (
+    FailedPreconditionError,
     GroupConflictError,
     OffsetOutOfRangeError,
     UnknownGroupError,
@@ -123,6 +124,43 @@ async def test_the_client_s_calls() -> None:
             await bus.delete_group("billing")
         with pytest.raises(UnknownGroupError):
             await bus.retries("billing")
+
+
+async def test_a_seek_under_a_consumer_that_knows_nothing_of_definitions() -> None:
+    """Its stream ends and comes back; no commit of its own undoes the seek."""
+    async with holdfast.testing.embedded() as bus, asyncio.timeout(60):
+        await bus.create_topic("t")
+        await bus.publish_many("t", [b"%d" % n for n in range(3_000)])
+        events: list[holdfast.SubscriptionEvent] = []
+        async with bus.subscribe("t", "g", max_in_flight=100, on_event=events.append) as records:
+            offsets: list[int] = []
+            sought = False
+            async for record in records:
+                offsets.append(record.offset)
+                record.ack()
+                if record.offset == 2_000 and not sought:
+                    # Amid acks and commits that are under way.
+                    await bus.seek_group("g", "t", 500)
+                    sought = True
+                if sought and record.offset == 2_999:
+                    break
+            assert await records.committed() == {("t", 0): 3_000}
+        assert any(isinstance(event, holdfast.Disconnected) for event in events)
+        after = offsets[2_001:]
+        # What was handed out already when the stream ended is not handed out twice.
+        assert [offset for offset in after if offset < 1_900] == list(range(500, 1_900))
+        assert sorted({*after, 2_000}) == list(range(500, 3_000))
+
+
+async def test_a_group_that_is_defined_under_such_a_consumer_is_closed_to_it() -> None:
+    async with holdfast.testing.embedded() as bus, asyncio.timeout(60):
+        await bus.create_topic("t")
+        await bus.publish("t", b"x")
+        async with bus.subscribe("t", "g") as records:
+            await records.take(1)
+            await bus.put_group("g", GroupDefinition(topics="t"))
+            with pytest.raises(FailedPreconditionError, match="is defined"):
+                await records.take(1)
 
 
 async def test_more_groups_than_a_page_has() -> None:

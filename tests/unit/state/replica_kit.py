@@ -155,10 +155,10 @@ def expire_marks(limit: int = 100) -> bytes:
     return encode_op(log_pb2.Op(expire_marks=log_pb2.ExpireMarksOp(limit=limit)))
 
 
-def commit(group: str, *offsets: tuple[int, int, int]) -> bytes:
+def commit(group: str, *offsets: tuple[int, int, int], fence: int = 0) -> bytes:
     op = log_pb2.CommitOffsetsOp(group=group)
     for topic_id, partition, offset in offsets:
-        op.offsets.add(topic_id=topic_id, partition=partition, offset=offset)
+        op.offsets.add(topic_id=topic_id, partition=partition, offset=offset, fence=fence)
     return encode_op(log_pb2.Op(commit_offsets=op))
 
 

@@ -196,14 +196,24 @@ class Comparison(RuleBasedStateMachine):
 
     # -- positions ----------------------------------------------------------------
 
-    @rule(name=st.sampled_from(["g", "gg"]), partition=PARTITIONS, offset=OFFSETS)
-    def commit(self, name: str, partition: int, offset: int) -> None:
+    @rule(
+        name=st.sampled_from(["g", "gg"]),
+        partition=PARTITIONS,
+        offset=OFFSETS,
+        stale=st.sampled_from([0, 0, 1]),
+    )
+    def commit(self, name: str, partition: int, offset: int, stale: int) -> None:
         group = self.groups.get(name)
         if group is None or partition not in group.floors:
             return
         if group.flow(partition).settled or group.flow(partition).waiting:
             return  # what becomes of these is told elsewhere
-        assert self.run(commit(name, (1, partition, offset))) == ""
+        fence = group.flow(partition).fence
+        reason = self.run(commit(name, (1, partition, offset), fence=max(fence - stale, 0)))
+        if fence and stale:
+            assert reason == "FENCED"
+            return
+        assert reason == ""
         group.floors[partition] = max(group.floors[partition], offset)
 
     @precondition(lambda self: any(group.floors for group in self.groups.values()))

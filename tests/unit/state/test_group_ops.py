@@ -444,6 +444,18 @@ def test_seeks_that_make_no_sense(replica: Replica) -> None:
     assert (reason, facts["partition"], facts["end_offset"]) == ("OFFSET_OUT_OF_RANGE", "0", "10")
 
 
+def test_no_commit_passes_a_seek(replica: Replica) -> None:
+    replica.do(commit("g", (1, 0, 8), (1, 1, 8)))
+    replica.do(seek("g", (1, 0, 2)))
+    fence = index(replica)
+    facts = {"topic": "t", "partition": "0"}
+    assert replica.refused(commit("g", (1, 1, 9), (1, 0, 9))) == ("FENCED", facts)
+    assert replica.refused(commit("g", (1, 0, 9), fence=fence - 1)) == ("FENCED", facts)
+    replica.do(commit("g", (1, 0, 3), fence=fence))
+    replica.do(commit("g", (1, 1, 9)))
+    assert [p.floor for p in shown(replica).partitions] == [3, 9]
+
+
 def test_a_group_without_a_definition_can_be_sought(replica: Replica) -> None:
     replica.do(commit("g", (1, 0, 9)))
     replica.do(seek("g", (1, 0, 1), (1, 1, 2)))

@@ -321,11 +321,19 @@ class Comparison(RuleBasedStateMachine):
         self.apply(op)
         assert self.world.letters == letters
 
-    @rule(group=st.sampled_from(GROUPS), place=st.sampled_from(PLACES), offset=offsets)
-    def commit(self, group: str, place: tuple[int, int], offset: int) -> None:
-        result = self.run(commit(group, (*place, offset)))
+    @rule(
+        group=st.sampled_from(GROUPS),
+        place=st.sampled_from(PLACES),
+        offset=offsets,
+        stale=st.sampled_from([0, 0, 0, 1]),
+    )
+    def commit(self, group: str, place: tuple[int, int], offset: int, stale: int) -> None:
+        known = self.world.flow(group, place).fence if place in self.world.ends else 0
+        result = self.run(commit(group, (*place, offset), fence=known + stale))
         if place not in self.world.ends:
             assert result.error.reason == "UNKNOWN_TOPIC"
+        elif known and stale:
+            assert result.error.reason == "FENCED"
         elif offset > self.world.ends[place]:
             assert result.error.reason == "OFFSET_OUT_OF_RANGE"
         else:

@@ -70,7 +70,8 @@ class Transactions(RuleBasedStateMachine):
     @rule(place=st.sampled_from(PLACES), group=st.sampled_from(GROUPS), data=st.data())
     def acknowledge(self, place: Place, group: str, data: st.DataObject) -> None:
         offset = data.draw(st.integers(0, len(self.logs[place])))
-        self.replica.do(commit(group, (*place, offset)))
+        fence = self.flows[(group, *place)].fence
+        self.replica.do(commit(group, (*place, offset), fence=fence))
         self.flows[(group, *place)].settled |= set(range(offset))
 
     @rule(place=st.sampled_from(PLACES), before=st.integers(0, 20))
