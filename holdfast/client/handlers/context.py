@@ -45,8 +45,7 @@ class Context:
     @property
     def attempt(self) -> int:
         """1 at the first delivery, one more for each failure since."""
-        attempt: int = getattr(self._work.record, "attempt", 1)
-        return attempt
+        return self._work.record.attempt
 
     @property
     def given_up(self) -> bool:

@@ -19,6 +19,7 @@ from holdfast.client.handlers.errors import RecordTaken
 from holdfast.client.handlers.job import Begin, Cancel, Decision, Job, Leave, Pause, Resume, Settle, Warn
 from holdfast.client.handlers.link import Link
 from holdfast.client.handlers.signature import CONTEXT, Values
+from holdfast.client.handlers.spans import Spans
 from holdfast.client.handlers.subscriber import Handler
 from holdfast.client.handlers.threads import Threads
 from holdfast.client.types import Record
@@ -71,6 +72,7 @@ class Runner:
         self._wants_context = handler.signature.takes(CONTEXT)
         self._core = RunnerCore(handler.options, threaded=not self._is_async)
         self._threads = Threads(handler.options.concurrency, f"holdfast-{handler.options.group}")
+        self._spans = Spans(handler.options.group)
         self._loop = asyncio.get_running_loop()
         #: Of whoever made the runner: what one call sets is not for the next one, where that can be helped.
         self._context = copy_context()
@@ -266,7 +268,8 @@ class Runner:
         handler = self.handler
         error: BaseException | None = None
         try:
-            returned = handler.signature.call(handler.function, self._values(job))
+            with self._spans.around(job.record):
+                returned = handler.signature.call(handler.function, self._values(job))
             if inspect.isawaitable(returned):
                 if inspect.iscoroutine(returned):
                     returned.close()
@@ -298,7 +301,8 @@ class Runner:
         try:
             if job.given_up:
                 raise asyncio.CancelledError
-            await self._call(job)
+            with self._spans.around(job.record):
+                await self._call(job)
         except GeneratorExit:
             raise
         except BaseException as raised:  # noqa: BLE001  (whatever it is, the record needs its outcome)

@@ -12,6 +12,10 @@ from typing import Any
 
 import msgspec
 import pytest
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from holdfast.client.handlers import core as core_module
 from holdfast.client.handlers import runner as runner_module
@@ -176,6 +180,41 @@ async def test_a_failure_is_logged_with_its_place(start: Run, caplog: pytest.Log
     (entry,) = [e for e in caplog.records if e.levelno == logging.WARNING]
     assert "orders[0]@7 failed" in entry.message
     assert entry.exc_info
+
+
+@pytest.mark.parametrize("kind", ["async", "thread"])
+async def test_a_span_for_each_call(kind: str, start: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    exporter = InMemorySpanExporter()
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    monkeypatch.setattr(trace, "get_tracer_provider", lambda: provider)
+    inside: list[int] = []
+
+    def handle(payload: bytes, record: Record) -> None:
+        inside.append(trace.get_current_span().get_span_context().span_id)
+        if record.offset == 2:
+            raise ValueError("s3cret")
+
+    async def handle_async(payload: bytes, record: Record) -> None:
+        handle(payload, record)
+
+    parent = (("traceparent", b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),)
+    link = FakeLink([record(1, headers=parent), record(2)])
+    await start(decorate(handle_async if kind == "async" else handle), link)
+    await link.until(2)
+    first, second = exporter.get_finished_spans()
+    assert [first.context.span_id, second.context.span_id] == inside
+    assert first.name == "process orders"
+    assert first.kind is trace.SpanKind.CONSUMER
+    assert [f"{each.context.span_id:x}" for each in first.links] == ["b7ad6b7169203331"]
+    assert first.attributes is not None
+    assert first.attributes["messaging.consumer.group.name"] == "billing"
+    assert first.attributes["messaging.holdfast.offset"] == 1
+    assert first.status.is_ok
+    assert not second.links
+    assert not second.status.is_ok
+    assert "s3cret" not in second.to_json()
+    assert trace.get_current_span() is trace.INVALID_SPAN
 
 
 # -- at once, and in order ------------------------------------------------------------------
