@@ -69,6 +69,7 @@ class NodeServices:
         self.subscribe = SubscribeService(
             store, bridge, cache, topology, emit=events, connect=connect, egress=egress, clock=clock
         )
+        self.transact.sessions = self.subscribe
         maintenance = settings.maintenance
         self.duties = LeaderDuties(
             store,

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from heapq import heappush
 
 from holdfast.cluster.delivery.assignment import PartitionKey
+from holdfast.cluster.delivery.claims import Claim
 from holdfast.cluster.delivery.door import Door
 from holdfast.cluster.delivery.group_rows import FlowRows, GroupRows, read_group, read_topics
 from holdfast.cluster.delivery.membership import Membership
@@ -59,6 +60,8 @@ class GroupState(ABC):
         self._no_room: dict[PartitionKey, int] = {}  # where dead letters wait for room on the disks
         self._defining = self._fencing = False  # such an operation is in flight
         self._in_doubt: set[Kind] = set()  # operations whose outcome is not known
+        self._claims: dict[Claim, None] = {}  # of transactions under way
+        self._unknown: list[Claim] = []  # those of transactions whose outcome is not known
         self._fenced = False  # the fence behind them is answered
         self._broken: HoldfastError | None = None  # it cannot be read as it is defined
         self._rows_at: int | None = None  # rows are to be read anew once this log index is visible
@@ -69,7 +72,7 @@ class GroupState(ABC):
     @property
     def idle(self) -> bool:
         """Nobody belongs to it and nothing is under way: it may be forgotten."""
-        under_way = self._defining or self._fencing or self._rows_at is not None
+        under_way = self._defining or self._fencing or self._rows_at is not None or bool(self._claims)
         settled = self.settling.idle and self.shape.in_flight is None
         return self.members.empty and not self.door.waiting and settled and not under_way
 
@@ -113,7 +116,7 @@ class GroupState(ABC):
         if rows is None or rows.definition is None:
             rows = GroupRows(0, None, False, frozenset(), [], {})
         self._take_rows(rows, now)
-        self._decide(rows)
+        self._decide(rows, now)
         self._broken = found if isinstance(found, HoldfastError) else None
         self._take_flows({} if isinstance(found, HoldfastError) else found, rows, now)
         self._seat(opened=True, now=now)
@@ -138,7 +141,7 @@ class GroupState(ABC):
         if first and rows.members and self.definition.ordering != Ordering.PARTITION:
             self._gathering = True
 
-    def _decide(self, rows: GroupRows) -> None:
+    def _decide(self, rows: GroupRows, now: float) -> None:
         """What became of the operations in doubt."""
 
         def stored(key: PartitionKey, offset: int) -> object:
@@ -155,6 +158,10 @@ class GroupState(ABC):
             self.settling.reconcile(stored)
         if Kind.RESHAPE in self._in_doubt and self.shape.in_flight is not None:
             self.shape.ended()
+        unknown, self._unknown = self._unknown, []
+        for claim in unknown:
+            claim.decide(lambda key, offset: stored(key, offset) == "settled")
+            self._over(claim, now)
         self._in_doubt.clear()
         self.shape.reset()
 
@@ -248,6 +255,10 @@ class GroupState(ABC):
     @abstractmethod
     def next_time(self, now: float) -> float | None:
         """When ``tick`` has something to do, whatever happens until then."""
+
+    @abstractmethod
+    def _over(self, claim: Claim, now: float) -> None:
+        """A transaction has been decided."""
 
     @abstractmethod
     def _go_on(self, now: float) -> None:

@@ -82,8 +82,8 @@ class Hearing(NamedTuple):
             receipt.end()
 
     def _ack(self, ack: bus_pb2.OffsetRuns, receipt: Receipt) -> Iterable[bus_pb2.Refusal]:
-        ranges = self._ranges(ack)
-        place = self._place(ack.slot)
+        ranges = self.ranges(ack)
+        place = self.place(ack.slot)
         if isinstance(place, HoldfastError):
             return _all(ack.slot, ack.lease, ranges, place)
         if self.definition.semantics == Semantics.EXACTLY_ONCE:
@@ -111,7 +111,7 @@ class Hearing(NamedTuple):
             raise _invalid("nacks.offset", "is negative")
         if nack.HasField("delay_ms") and nack.delay_ms > MAX_EXTENSION_MS:
             raise _invalid("nacks.delay_ms", f"is {nack.delay_ms}; up to {MAX_EXTENSION_MS} is allowed")
-        place = self._place(nack.slot)
+        place = self.place(nack.slot)
         if isinstance(place, HoldfastError):
             return _all(nack.slot, nack.lease, here, place)
         if self.definition.semantics == Semantics.AT_MOST_ONCE:
@@ -137,17 +137,22 @@ class Hearing(NamedTuple):
 
     def _extend(self, extension: bus_pb2.Extension) -> Iterable[bus_pb2.Refusal]:
         of = extension.of
-        ranges = self._ranges(of)
+        ranges = self.ranges(of)
         if extension.by_ms > MAX_EXTENSION_MS:
             raise _invalid("extensions.by_ms", f"is {extension.by_ms}; up to {MAX_EXTENSION_MS} is allowed")
-        place = self._place(of.slot)
+        place = self.place(of.slot)
         if isinstance(place, HoldfastError):
             return _all(of.slot, of.lease, ranges, place)
         until = self.now + extension.by_ms / 1_000
         refused = place.flow.extend(self.session.holder, of.lease, ranges, until)
         return [_refusal(of.slot, of.lease, each) for each in refused]
 
-    def _ranges(self, of: bus_pb2.OffsetRuns) -> list[Range]:
+    def ranges(self, of: bus_pb2.OffsetRuns) -> list[Range]:
+        """What the message means; of a cumulative one everything below its base.
+
+        Raises:
+            InvalidArgumentError: it is malformed, or cumulative where records have no one order.
+        """
         if not of.cumulative:
             return ranges_of(of.base, of.runs)
         if self.definition.ordering != Ordering.PARTITION:
@@ -156,7 +161,7 @@ class Hearing(NamedTuple):
             raise _invalid("acks.runs", "are none with a cumulative ack, whose base is not negative")
         return [(0, of.base)] if of.base else []
 
-    def _place(self, slot: int) -> Place | HoldfastError:
+    def place(self, slot: int) -> Place | HoldfastError:
         """The partition a member means, if it has it."""
         place = self.places.at(slot)
         if place is not None and place.owner in ("", self.session.member):

@@ -16,6 +16,7 @@ from heapq import heappop
 
 from holdfast.cluster.delivery import messages, returning
 from holdfast.cluster.delivery.assignment import PartitionKey
+from holdfast.cluster.delivery.claims import Claim, take_claim
 from holdfast.cluster.delivery.dispatch import next_delivery
 from holdfast.cluster.delivery.effects import Effect, PauseChanged, Trimmed
 from holdfast.cluster.delivery.events import OffsetsTrimmed
@@ -27,16 +28,31 @@ from holdfast.cluster.delivery.parcels import Parcel
 from holdfast.cluster.delivery.pending import Receipt
 from holdfast.cluster.delivery.places import Place
 from holdfast.cluster.delivery.sessions import Session
-from holdfast.cluster.delivery.surroundings import Surroundings
+from holdfast.cluster.delivery.surroundings import Kind, Surroundings
 from holdfast.cluster.delivery.watch import Watch
 from holdfast.cluster.group_definition import Ordering
-from holdfast.errors import FencedError, HoldfastError, LimitExceededError
+from holdfast.errors import (
+    AlreadySettledError,
+    DeadlineExceededError,
+    FencedError,
+    HoldfastError,
+    InternalError,
+    LimitExceededError,
+    OutcomeUnknownError,
+    UnknownGroupError,
+    UnknownTopicError,
+)
 from holdfast.storage.port import Reader
 from holdfast.v1 import bus_pb2, log_pb2
 
 _LOST = "the member's stream ended while it may have worked on this"
 _EXPIRED = "the member said nothing for {} ms while it may have worked on this"
 _TOO_LONG = "the member had this for more than {} ms"
+
+#: After these a transaction may have been committed.
+UNKNOWN = (OutcomeUnknownError, DeadlineExceededError, InternalError)
+#: These say that the log knows something of the records that is not known here.
+_NEWS = (AlreadySettledError, FencedError, UnknownGroupError, UnknownTopicError)
 
 
 class LiveGroup(GroupVoice):
@@ -103,10 +119,7 @@ class LiveGroup(GroupVoice):
         """
         self.hear(session, now)
 
-        def moved(place: Place) -> None:
-            self._reshape_due |= place.key in self.shape.draining and not place.leased
-
-        hearing = Hearing(session, self.places, self.definition, self.settling, self.generation, now, moved)
+        hearing = self._hearing(session, now)
         try:
             hearing.take(message)
         finally:
@@ -115,6 +128,60 @@ class LiveGroup(GroupVoice):
             else:
                 session.notify()
             self._go_on(now)
+
+    def _hearing(self, session: Session, now: float) -> Hearing:
+        return Hearing(
+            session, self.places, self.definition, self.settling, self.generation, now, self._freed
+        )
+
+    def _freed(self, place: Place) -> None:
+        """A lease of it has ended."""
+        self._reshape_due |= place.key in self.shape.draining and not place.leased
+
+    def claim(self, session: Session, consumed: bus_pb2.Consumed, now: float) -> Claim:
+        """A transaction consumes records of a member: they are its own until ``decided``.
+
+        Raises:
+            HoldfastError: see ``claims.take_claim``.
+        """
+        self.hear(session, now)
+        claim = take_claim(self._hearing(session, now), self.name, consumed)
+        session.unsettled += 1
+        self._claims[claim] = None
+        return claim
+
+    def decided(self, claim: Claim, error: HoldfastError | None, index: int, now: float) -> None:
+        """What became of a transaction: committed (None), refused, or nobody knows.
+
+        Args:
+            index: what is applied by now: rows of that index show why it was refused.
+        """
+        if claim not in self._claims or claim in self._unknown:
+            return
+        if isinstance(error, UNKNOWN):
+            self._in_doubt.add(Kind.TRANSACT)
+            self._unknown.append(claim)
+        else:
+            if error is None:
+                claim.settled()
+            else:
+                claim.give_back()
+                if isinstance(error, _NEWS):
+                    self._want_rows(index)
+            self._over(claim, now)
+        self._go_on(now)
+
+    def _over(self, claim: Claim, now: float) -> None:
+        self._claims.pop(claim, None)
+        claim.session.unsettled -= 1
+        claim.session.notify()
+        for place in claim.places:
+            flow = place.flow
+            if self.places.get(place.key) is place and flow.window.floor > flow.durable:
+                # The log has it; its answer says how far the floor is.
+                self.settling.floor(flow.key, flow.window.floor, now)
+            self._freed(place)
+            self._wake(place)
 
     def credit(self, session: Session, records: int, now: float) -> None:
         """Further records the member may be sent.

@@ -7,6 +7,7 @@ from heapq import heappop, heappush
 from itertools import count, islice
 
 from holdfast.cluster.delivery.assignment import PartitionKey
+from holdfast.cluster.delivery.claims import Claim
 from holdfast.cluster.delivery.group_state import GroupState
 from holdfast.cluster.delivery.hello import Hello
 from holdfast.cluster.delivery.live_group import LiveGroup
@@ -14,7 +15,7 @@ from holdfast.cluster.delivery.parcels import Parcel
 from holdfast.cluster.delivery.sessions import Session
 from holdfast.cluster.delivery.surroundings import Surroundings, Token
 from holdfast.cluster.results import Completed
-from holdfast.errors import HoldfastError, LimitExceededError
+from holdfast.errors import HoldfastError, LimitExceededError, NotDeliveredError
 from holdfast.storage import members
 from holdfast.storage.port import Reader
 from holdfast.v1 import bus_pb2
@@ -54,6 +55,8 @@ class LiveGroups:
         self._since = clock()
         self._streams = count(1)
         self._of: dict[Session, LiveGroup] = {}
+        self._by_id: dict[str, Session] = {}
+        self._claimed: dict[Claim, LiveGroup] = {}
         self._unread: dict[str, LiveGroup] = {}  # their rows are to be read, once they are visible
         #: (time, group): the sooner one of a group counts.
         self._wheel: list[tuple[float, str]] = []
@@ -73,6 +76,7 @@ class LiveGroups:
         now = self._clock()
         group = self._group(hello.group)
         session = Session(f"{self.term:x}.{next(self._streams):x}", hello, now, notify)
+        self._by_id[session.id] = session
         self._of[session] = group
         group.join(session, now)
         self._after(group, now)
@@ -85,6 +89,7 @@ class LiveGroups:
             orderly: it said goodbye, or is one of protocol 0: nobody waits for its return.
             garbage: it ended for what it sent: no record is to blame for that.
         """
+        self._by_id.pop(session.id, None)
         group = self._of.pop(session, None)
         if group is not None:
             now = self._clock()
@@ -120,6 +125,32 @@ class LiveGroups:
 
     def say_goodbye(self, session: Session) -> None:
         self._of[session].say_goodbye(session, self._clock())
+
+    def claim(self, consumed: bus_pb2.Consumed) -> Claim:
+        """A transaction consumes records of a session; ``decided`` tells what became of it.
+
+        Raises:
+            NotDeliveredError: there is no such session of the group.
+            HoldfastError: see ``claims.take_claim``.
+        """
+        session = self._by_id.get(consumed.session)
+        group = None if session is None else self._of[session]
+        if session is None or group is None or group.name != consumed.group:
+            raise NotDeliveredError(
+                f"group {consumed.group!r} has no session {consumed.session[:40]!r} here; join it anew, the "
+                "records come again",
+                metadata={"group": consumed.group},
+            )
+        now = self._clock()
+        claim = group.claim(session, consumed, now)
+        self._claimed[claim] = group
+        return claim
+
+    def decided(self, claim: Claim, error: HoldfastError | None, index: int) -> None:
+        """See ``LiveGroup``."""
+        group, now = self._claimed.pop(claim), self._clock()
+        group.decided(claim, error, index, now)
+        self._after(group, now)
 
     def next_message(self, session: Session) -> bus_pb2.SubscribeResponse | None:
         """What it is to be told next, before any parcel."""

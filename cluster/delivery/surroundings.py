@@ -29,6 +29,8 @@ class Kind(Enum):
     DEFINE = auto()
     RESHAPE = auto()
     SETTLE = auto()
+    #: By Transact, on behalf of members; never proposed by the group itself.
+    TRANSACT = auto()
     #: An empty SettleOp: once it is answered, all that was proposed before is decided.
     FENCE = auto()
 

@@ -200,7 +200,8 @@ def _store(
             groups.write(w, edit.group, groups.GroupRow())
             context.emit(GroupCreated(edit.group))
         edit.write()
-        if op.unleased:
+        if op.unleased and _is_defined(context, edit.group):
+            # Others have no leases that would have to be read anew.
             context.groups_changed.add(edit.group)
     mark_rules.make_room(context, 1)
     answer = result.transact.SerializeToString(deterministic=True)
@@ -208,6 +209,11 @@ def _store(
     new = marks.write_transaction(w, op.transaction_id, expires_us, answer)
     cursors.add_marks(w, marks.TRANSACTIONS, int(new))
     return result
+
+
+def _is_defined(context: EntryContext, group: str) -> bool:
+    row = groups.read(context.w, group)
+    return row is not None and bool(row.definition)
 
 
 def _invalid(field: str, what: str) -> InvalidArgumentError:

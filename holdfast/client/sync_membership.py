@@ -49,6 +49,11 @@ class SyncMembership:
                 return
             here.extend(some)
 
+    @property
+    def subscription(self) -> Membership:
+        """The one that runs on the client's thread."""
+        return self._membership
+
     def ack(self, record: Record) -> Awaitable[None]:
         """See ``Membership.ack``. Returns at once, and so do the following; nothing needs to be awaited."""
         return self._say(self._membership.ack, record)

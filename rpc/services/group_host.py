@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from holdfast.cluster.delivery.assignment import PartitionKey
 from holdfast.cluster.delivery.batch_cache import BatchCache
 from holdfast.cluster.delivery.burial import Burial
+from holdfast.cluster.delivery.claims import Claim
 from holdfast.cluster.delivery.coordinator import Coordinator
 from holdfast.cluster.delivery.live_groups import LiveGroups
 from holdfast.cluster.delivery.settings import DeliverySettings
@@ -23,6 +24,7 @@ from holdfast.cluster.state.limits import StateLimits
 from holdfast.errors import HoldfastError, UnavailableError
 from holdfast.rpc.bridge import EngineBridge
 from holdfast.storage.port import Store
+from holdfast.v1 import bus_pb2, log_pb2
 
 logger = logging.getLogger(__name__)
 
@@ -90,6 +92,25 @@ class GroupHost:
         """Before a group is asked for something: what can be read by now."""
         self.live.visible(self._bridge.progress.visible_index)
 
+    # -- transactions -----------------------------------------------------------
+
+    def claim(self, consumed: bus_pb2.Consumed) -> SessionClaim:
+        """A transaction consumes records of a session.
+
+        Raises:
+            HoldfastError: see ``LiveGroups.claim``.
+        """
+        self.look()
+        return SessionClaim(self, self.live.claim(consumed))
+
+    def decided(self, claim: Claim, error: HoldfastError | None) -> None:
+        """What became of the transaction."""
+        if not self._over:
+            self.look()
+            index = self._bridge.progress.applied_index
+            self.live.decided(claim, error, index)
+            self._show_later(index)
+
     # -- an audience ------------------------------------------------------------
 
     def reads(self, keys: Iterable[PartitionKey]) -> bool:
@@ -140,9 +161,12 @@ class GroupHost:
             return
         self.look()
         self.live.answered(token, done)
+        self._show_later(done.index)
+
+    def _show_later(self, index: int) -> None:
         if self.live.waits_for_rows:
             # A result may come a moment before its effects can be read.
-            task = self._loop.create_task(self._show(done.index))
+            task = self._loop.create_task(self._show(index))
             self._waits.add(task)
             task.add_done_callback(self._waits.discard)
 
@@ -175,6 +199,23 @@ class GroupHost:
         at = self.live.tick()
         if at is not None:
             self._alarm(at)
+
+
+class SessionClaim:
+    """Records that a transaction under way consumes of a session; made by ``GroupHost.claim``."""
+
+    def __init__(self, host: GroupHost, claim: Claim) -> None:
+        self._host = host
+        self._claim = claim
+
+    @property
+    def settle(self) -> log_pb2.SettleOp:
+        """They, with the fences under which they were handed out."""
+        return self._claim.settle
+
+    def ended(self, error: HoldfastError | None) -> None:
+        """What became of the transaction; None: it is committed."""
+        self._host.decided(self._claim, error)
 
 
 def changed_elsewhere(group: str) -> UnavailableError:

@@ -34,6 +34,7 @@ from holdfast.errors import (
     HoldfastError,
     LimitExceededError,
     NoLeaderError,
+    NotDeliveredError,
     OverloadedError,
     UnavailableError,
     UnknownPartitionError,
@@ -42,7 +43,7 @@ from holdfast.errors import (
 from holdfast.rpc.bridge import EngineBridge, unwrap
 from holdfast.rpc.clock import SystemClock
 from holdfast.rpc.egress import Egress, EgressStream
-from holdfast.rpc.services.group_host import GroupHost, changed_elsewhere
+from holdfast.rpc.services.group_host import GroupHost, SessionClaim, changed_elsewhere
 from holdfast.rpc.services.handlers import Context, parse
 from holdfast.rpc.services.member_session import MemberSession
 from holdfast.rpc.services.subscribe_pipe import (
@@ -128,6 +129,21 @@ class SubscribeService:
             task.cancel()
         await asyncio.gather(*self._committers.values(), return_exceptions=True)
         await self._pipe.close()
+
+    def claim(self, consumed: bus_pb2.Consumed) -> SessionClaim:
+        """A transaction consumes records of a session that ends here (``transact.Sessions``).
+
+        Raises:
+            NotDeliveredError: no such session: this node has not led since it began.
+            HoldfastError: the records are not its own, or not any more.
+        """
+        host = self._host
+        if host is None or host.term != self._bridge.progress.term:
+            raise NotDeliveredError(
+                f"no session {consumed.session[:40]!r} at this broker; join the group anew",
+                metadata={"group": consumed.group},
+            )
+        return host.claim(consumed)
 
     async def subscribe(self, requests: AsyncIterator[bytes], context: Context) -> AsyncIterator[bytes]:
         """Serialised SubscribeRequests in, serialised SubscribeResponses out.

@@ -193,6 +193,12 @@ async def test_the_synchronous_client(tmp_path: Path) -> None:
                     with pytest.raises(KeyError), bus.transaction() as tx:  # noqa: PT012
                         tx.publish("out", b"never")
                         raise KeyError
+                once = holdfast.GroupDefinition(topics=["t"], semantics="exactly_once")
+                with bus.join("ledger", once) as member:
+                    record = next(iter(member))
+                    with bus.transaction() as tx:
+                        tx.consume(record)
+                    assert bus.group("ledger").partitions[0].floor == 1
                 letters = list(bus.dead_letters("dead"))
                 assert [letter.value for letter in letters] == [b"1", b"2", b"3"]
                 assert bus.discard_dead_letters("dead", limit=1).discarded == 1
@@ -235,3 +241,76 @@ async def test_dead_letters_through_any_node(tmp_path: Path) -> None:
             assert records[5].header("holdfast-redrive-group") == b"billing"
             with pytest.raises(holdfast.errors.UnknownTopicError):
                 await bus.redrive_dead_letters("none")
+
+
+# -- members -----------------------------------------------------------------------
+
+ONCE = holdfast.GroupDefinition(topics=["t"], semantics="exactly_once", ordering="key")
+
+
+async def copy(bus: holdfast.Client, member: holdfast.Membership, until: int, seen: set[bytes]) -> None:
+    """Copy what is handed out to "out", one transaction each, until so many different ones were copied."""
+    async for record in member:
+        try:
+            async with bus.transaction() as tx:
+                tx.publish("out", record.value, key=record.key)
+                tx.consume(record)
+        except TransactionRefusedError:
+            continue  # somebody else's by now
+        seen.add(record.value)
+        if len(seen) >= until:
+            return
+
+
+async def test_members_consume_by_their_leases(tmp_path: Path) -> None:
+    """Through followers: the stream is piped, the transaction passed on."""
+    async with three(tmp_path) as (_, clients):
+        _, here, there = await leader_first(clients)
+        await clients[here].create_topic("out")
+        async with (
+            holdfast.connect(clients[here].address, discover=False) as one,
+            holdfast.connect(clients[there].address, discover=False) as two,
+        ):
+            await one.publish_many(
+                "t", [b"%d" % n for n in range(60)], keys=[b"%d" % (n % 7) for n in range(60)]
+            )
+            seen: set[bytes] = set()
+            async with one.join("copy", ONCE) as first, two.join("copy", ONCE) as second:
+                async with asyncio.timeout(60):
+                    copying = [
+                        asyncio.create_task(copy(one, first, 60, seen)),
+                        asyncio.create_task(copy(two, second, 60, seen)),
+                    ]
+                    await asyncio.wait(copying, return_when=asyncio.FIRST_COMPLETED)
+                for task in copying:
+                    task.cancel()
+                await asyncio.gather(*copying, return_exceptions=True)
+            copies = [record async for record in one.replay("out", linearizable=True)]
+            assert sorted(int(record.value) for record in copies) == list(range(60))
+            for key in range(7):
+                mine = [int(record.value) for record in copies if record.key == b"%d" % key]
+                assert mine == sorted(mine), "in order by key"
+            group = await one.group("copy")
+            assert [part.floor for part in group.partitions] == [60]
+
+
+async def test_members_over_a_change_of_leader(tmp_path: Path) -> None:
+    """Each record is copied once, though its transaction's answer may be lost with the leader."""
+    async with three(tmp_path) as (brokers, clients):
+        leader, here, there = await leader_first(clients)
+        await clients[here].create_topic("out")
+        async with holdfast.connect([clients[here].address, clients[there].address]) as bus:
+            keys = [b"%d" % (n % 20) for n in range(200)]
+            await bus.publish_many("t", [b"%d" % n for n in range(200)], keys=keys)
+            seen: set[bytes] = set()
+            async with bus.join("copy", ONCE) as member, asyncio.timeout(60):
+                copying = [asyncio.create_task(copy(bus, member, 200, seen)) for _ in range(10)]
+                while len(seen) < 40:
+                    await asyncio.sleep(0.01)
+                await brokers[leader].stop()
+                await asyncio.wait(copying, return_when=asyncio.FIRST_COMPLETED)
+                for task in copying:
+                    task.cancel()
+                await asyncio.gather(*copying, return_exceptions=True)
+            copies = [int(record.value) async for record in bus.replay("out", linearizable=True)]
+            assert sorted(copies) == list(range(200))

@@ -15,7 +15,7 @@ from holdfast.storage import acks, bits, cursors, flow_keys, flows, groups, jour
 from holdfast.storage.flows import FlowRow
 from holdfast.storage.marks import TRANSACTIONS
 from holdfast.storage.port import Table
-from holdfast.v1 import log_pb2
+from holdfast.v1 import bus_pb2, log_pb2
 
 from .replica_kit import Replica, append, commit, trim
 from .transact_kit import KEEP_MS, offsets_of, transaction
@@ -387,3 +387,21 @@ def test_a_crash_at_any_write_leaves_nothing_of_it(replica: Replica) -> None:
     whole.time_us = replica.time_us - 1_000
     whole.do(op)
     assert replica.dump() == whole.dump()
+
+
+def test_who_coordinates_a_defined_group_hears_of_what_nobody_was_leased(replica: Replica) -> None:
+    definition = bus_pb2.GroupDefinition(topics=["a"])
+    put = log_pb2.PutGroupOp(group="defined", definition=definition)
+    replica.do(encode_op(log_pb2.Op(put_group=put)))
+    for unleased, group, told in (
+        (True, "defined", {"defined"}),
+        (True, "g", set()),
+        (False, "defined", set()),
+    ):
+        op = log_pb2.TransactOp(keep_ms=KEEP_MS, unleased=unleased)
+        op.transaction_id = f"{group}{unleased}".encode().ljust(16)
+        partition = int(not unleased)
+        op.consume.add(group=group).flows.add(topic_id=1, partition=partition, base=0, runs=[0, 1])
+        applied = replica.run(encode_op(log_pb2.Op(transact=op)))
+        assert not applied.results[0].HasField("error"), applied.results
+        assert applied.groups_changed == told
