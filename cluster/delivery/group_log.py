@@ -57,13 +57,14 @@ class GroupLog(GroupState):
         decided = self._fenced or not self._in_doubt
         if self._rows_at is not None and self._around.visible >= self._rows_at and decided:
             self._read_rows(now)
+        # Who comes back to a seat waits for nothing: what it works on is kept for a short time only.
+        self._answer_door(now)
         if self.blocked:
             self._fence()
             return
-        if self._again_at is None:
-            self._answer_door(now)
-            if self._reshape_due and self._defined and self.shape.in_flight is None:
-                self._reshape(now)
+        may_reshape = self._defined and self._again_at is None and self.shape.in_flight is None
+        if self._reshape_due and may_reshape:
+            self._reshape(now)
         due = self.settling.due_at
         if due is not None and due <= now:
             self._settle_some(now)
@@ -78,7 +79,8 @@ class GroupLog(GroupState):
             self._propose(Kind.FENCE, encode_op(log_pb2.Op(settle=log_pb2.SettleOp(group=self.name))))
 
     def _answer_door(self, now: float) -> None:
-        if self._defining or not self.door.waiting:
+        rests = self.blocked or self._again_at is not None
+        if self._defining or not self.door.waiting or (rests and not self._defined):
             return
         if self._broken is not None:
             self.door.close(self._broken)
@@ -87,7 +89,7 @@ class GroupLog(GroupState):
         welcome, wanted = self.door.open(has, implicit=self._implicit, empty=not self.members.seats)
         for session in welcome:
             self._admit(session, now)
-        if wanted is not None:
+        if wanted is not None and not rests:
             self._defining = True
             self._propose(Kind.DEFINE, encode_op(log_pb2.Op(put_group=wanted)))
 
@@ -160,6 +162,8 @@ class GroupLog(GroupState):
         else:
             self._not_known(kind, now)
         self._reshape_due |= self.shape.held_up
+        if kind is Kind.RESHAPE:
+            self._seat(opened=False, now=now)
         self._go_on(now)
 
     def _applied(self, kind: Kind, result: log_pb2.OpResult, index: int, now: float) -> None:

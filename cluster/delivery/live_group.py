@@ -218,8 +218,9 @@ class LiveGroup(GroupVoice):
         session = self._by_holder.get(holder)
         if session is None:
             return []
-        draining = self.shape.draining
-        return [place.flow for place in self._places_of(session) if place.key not in draining]
+        draining, moving = self.shape.draining, self.shape.moving
+        mine = self._places_of(session)
+        return [place.flow for place in mine if place.key not in draining and place.key not in moving]
 
     def tell(self, effect: Effect) -> None:
         """See ``dispatch.Delivering``."""
@@ -289,11 +290,12 @@ class LiveGroup(GroupVoice):
 
     def tick(self, now: float) -> None:
         """Do what is due."""
-        for session in self.members.tick(now):
+        lost, some = self.members.tick(now)
+        for session in lost:
             self._lose(session, now)
-        self._reshape_due |= any(seat.over for seat in self.members.seats.values())
+        self._reshape_due |= some
         self._reshape_due |= any(at <= now for at in self.shape.draining.values())
-        if self._gathering and self.members.all_back(now):
+        if self._gathering and self.members.all_back(self._since):
             self._gathering = False
             self._wake()
         if self._defined:
@@ -309,7 +311,6 @@ class LiveGroup(GroupVoice):
             self._watch.next_time(),
             None if self.blocked else self.settling.due_at,
             self._again_at,
-            self._since + self.settings.rejoin if self._gathering else None,
         ]
         longest = self.definition.max_lease_ms / 1_000
         if longest:
@@ -364,13 +365,14 @@ class LiveGroup(GroupVoice):
                 earlier.earlier = None
             session.earlier = earlier
         self._reshape_due = True
-        if seated:
+        if seated and session.member not in self.shape.leaving:
             self._greet(session, now)
 
     def _seat(self, *, opened: bool, now: float) -> None:
         owned = self.definition.ordering == Ordering.PARTITION
         for member, session in list(self.members.sessions.items()):
-            if member in self.members.seats and not session.welcomed and session.ended is None:
+            seated = member in self.members.seats and member not in self.shape.leaving
+            if seated and not session.welcomed and session.ended is None:
                 self._greet(session, now)
             session.assignment_due |= opened and not owned
             if session.assignment_due:
@@ -387,7 +389,7 @@ class LiveGroup(GroupVoice):
                 self._give_up(earlier, now)
         session.welcomed = session.assignment_due = True
         session.tell(welcome=messages.welcome(session, self.definition, kept))
-        if self._gathering and self.members.all_back(now):
+        if self._gathering and self.members.all_back(self._since):
             self._gathering = False
             self._wake()
 

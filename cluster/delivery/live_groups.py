@@ -288,8 +288,11 @@ class LiveGroups:
             self._next.pop(group.name, None)
             return
         at = group.next_time(now)
+        if at is not None and at <= now:
+            # What is due and not done yet must not be put off by whatever happens meanwhile.
+            at = min(self._next.get(group.name, now + _SOON), now + _SOON)
         if at is not None:
-            self._set(group.name, at if at > now else now + _SOON)
+            self._set(group.name, at)
         else:
             self._next.pop(group.name, None)
 

@@ -25,6 +25,7 @@ class Seat:
         session: its stream; None: it is away.
         ghost: the stream that ended last, as long as what it was handed is kept for its return.
         away_since: when the stream ended, or this leader began.
+        waited: it has been away so long that nothing is kept for it but its seat.
         over: it left, or its grace is over: the seat goes with the next change.
     """
 
@@ -35,6 +36,7 @@ class Seat:
     session: Session | None = None
     ghost: Session | None = None
     away_since: float = 0.0
+    waited: bool = False
     over: bool = False
 
 
@@ -79,7 +81,7 @@ class Membership:
         if seat is None:
             return earlier, False
         earlier = earlier or seat.ghost
-        seat.session, seat.ghost, seat.over = session, None, False
+        seat.session, seat.ghost, seat.over, seat.waited = session, None, False, False
         self._away.pop(member, None)
         return earlier, True
 
@@ -97,31 +99,44 @@ class Membership:
         seat = self.seats.get(member)
         if seat is None:
             return False
-        seat.session, seat.away_since, seat.over = None, now, orderly
+        seat.session, seat.away_since = None, now
+        seat.over = seat.waited = orderly
         seat.ghost = None if orderly else session
         self._away[member] = seat
         return not orderly
 
-    def tick(self, now: float) -> list[Session]:
-        """Times that are over; gives the streams whose records are not kept any longer."""
+    def tick(self, now: float) -> tuple[list[Session], bool]:
+        """Times that are over.
+
+        Returns:
+            Streams whose records are not kept any longer; and whether any time was over.
+        """
         lost: list[Session] = []
+        some = False
         for seat in self._away.values():
-            if seat.ghost is not None and now >= seat.away_since + self._rejoin:
-                lost.append(seat.ghost)
-                seat.ghost = None
-            if now >= self._ends(seat):
-                seat.over = True
-        return lost
+            if not seat.waited and now >= self._waits(seat):
+                seat.waited = some = True
+                if seat.ghost is not None:
+                    lost.append(seat.ghost)
+                    seat.ghost = None
+            if not seat.over and now >= self._ends(seat):
+                seat.over = some = True
+        return lost, some
 
     def next_time(self) -> float | None:
         """When ``tick`` has something to do."""
         times = [self._ends(seat) for seat in self._away.values() if not seat.over]
-        times += [seat.away_since + self._rejoin for seat in self._away.values() if seat.ghost is not None]
+        times += [self._waits(seat) for seat in self._away.values() if not seat.waited]
         return min(times, default=None)
 
-    def all_back(self, now: float) -> bool:
-        """No member that may still work on what an earlier leader handed it is away."""
-        return all(now >= seat.away_since + self._rejoin or seat.over for seat in self._away.values())
+    def awaits(self, member: str) -> bool:
+        """It is away, and may come back to what it was handed."""
+        seat = self._away.get(member)
+        return seat is not None and not seat.waited
+
+    def all_back(self, since: float) -> bool:
+        """Nobody that was away at ``since`` may still come back to what an earlier leader handed it."""
+        return all(seat.waited or seat.away_since > since for seat in self._away.values())
 
     @property
     def empty(self) -> bool:
@@ -179,6 +194,9 @@ class Membership:
             self._away[seat.member] = seat
         else:
             self._away.pop(seat.member, None)
+
+    def _waits(self, seat: Seat) -> float:
+        return seat.away_since + min(self._rejoin, seat.grace_ms / 1_000)
 
     def _ends(self, seat: Seat) -> float:
         return seat.away_since + seat.grace_ms / 1_000

@@ -53,6 +53,8 @@ class Reshaping:
         self.in_flight: Reshape | None = None
         #: Partitions whose owner is changed by the operation in flight.
         self.moving: frozenset[PartitionKey] = frozenset()
+        #: Members who are let go by the operation in flight: who comes back now comes anew.
+        self.leaving: frozenset[str] = frozenset()
         #: Partitions that are to move, and by when they do at the latest.
         self.draining: dict[PartitionKey, float] = {}
         self._group = group
@@ -143,6 +145,7 @@ class Reshaping:
         if not (op.join or op.leave or op.owners or op.open or op.topics_seen):
             return None
         self.moving = frozenset((owner.topic_id, owner.partition) for owner in op.owners)
+        self.leaving = frozenset(op.leave)
         self.in_flight = Reshape(op, encode_op(log_pb2.Op(reshape=op)))
         return self.in_flight
 
@@ -151,7 +154,7 @@ class Reshaping:
         it, self.in_flight = self.in_flight, None
         if it is None:
             raise ValueError("no operation is in flight")
-        self.moving = frozenset()
+        self.moving, self.leaving = frozenset(), frozenset()
         return it.op
 
     def changed(self, op: log_pb2.ReshapeOp) -> None:
@@ -168,7 +171,11 @@ class Reshaping:
         return min((at for at in self.draining.values() if at > now), default=None)
 
     def _may_go(self, key: PartitionKey, flow: Owned, members: frozenset[str], now: float) -> bool:
-        if flow.owner not in members or not flow.leased:
+        if flow.owner not in members:
+            return True
+        if self._members.awaits(flow.owner):
+            return False  # what an earlier leader handed it is known only to itself
+        if not flow.leased:
             return True
         at = self.draining.get(key)
         return at is not None and now >= at

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from holdfast.cluster.commands import check_op, encode_entry, encode_op
+from holdfast.cluster.delivery import dead_letters
 from holdfast.cluster.delivery.batch_cache import BatchCache
 from holdfast.cluster.delivery.burial import Burial
 from holdfast.cluster.delivery.hello import check_start
@@ -22,7 +23,7 @@ from holdfast.cluster.state.limits import StateLimits
 from holdfast.cluster.state.machine import StateMachine
 from holdfast.errors import HoldfastError, OutcomeUnknownError
 from holdfast.records import decode_batch, encode_batch
-from holdfast.storage import acks, bits, flow_keys, flows, groups, journal, members, retries
+from holdfast.storage import acks, bits, flow_keys, flows, groups, journal, members, partitions, retries
 from holdfast.storage.memory_store import MemoryStore
 from holdfast.storage.port import Reader
 from holdfast.storage.retries import RetryRow
@@ -70,8 +71,8 @@ class World:
         self.values: dict[Place, bytes] = {}
         self.term = 0
         self.show_at_once = True
-        for name, partitions in (topics or {"t": 3}).items():
-            self.create(name, partitions)
+        for name, number in (topics or {"t": 3}).items():
+            self.create(name, number)
         self.lead()
 
     # -- the log ------------------------------------------------------------
@@ -271,6 +272,15 @@ class World:
         floor = self.floor(topic, partition) or 0
         return {at: row for at, row in self.read(lambda r: list(retries.scan(r, flow))) if at >= floor}
 
+    def letters(self, topic: str) -> list[dead_letters.Letter]:
+        """What lies in partition 0 of a dead-letter topic."""
+        found: list[dead_letters.Letter] = []
+        with self.store.read() as reader:
+            for row in partitions.index_scan(reader, self.topics[topic], 0, 0):
+                batch = decode_batch(partitions.read_batch(reader, row))
+                found += [dead_letters.read(dead_letters.column(batch, i)) for i in range(row.count)]
+        return found
+
     def seek(self, topic: str, partition: int, offset: int) -> None:
         op = log_pb2.SeekGroupOp(group=GROUP)
         op.flows.add(topic_id=self.topics[topic], partition=partition, offset=offset)
@@ -365,10 +375,10 @@ class Client:
         elif kind == "assignment":
             assert self.welcome is not None
             self.assignments.append(message.assignment)
-            before = set(self.slots)
             self.slots = {each.slot: (each.topic, each.partition) for each in message.assignment.partitions}
-            for slot in before - self.slots.keys():
-                for place in [place for place, it in self.handed.items() if it.slot == slot]:
+            mine = set(self.slots.values())
+            for place, it in list(self.handed.items()):
+                if (it.slot and it.slot not in self.slots) or place[:2] not in mine:
                     del self.handed[place]
 
     def _take(self, parcel: Parcel) -> None:

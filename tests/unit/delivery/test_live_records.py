@@ -7,12 +7,9 @@ from typing import Any
 import pytest
 
 from holdfast.cluster.commands import encode_op
-from holdfast.cluster.delivery import dead_letters
 from holdfast.cluster.delivery.settling import GONE
 from holdfast.cluster.state.limits import StateLimits
 from holdfast.errors import HoldfastError, InvalidArgumentError, OverloadedError, StorageFullError
-from holdfast.records import decode_batch
-from holdfast.storage import partitions
 from holdfast.storage.retries import State
 from holdfast.v1 import bus_pb2, log_pb2
 
@@ -38,16 +35,6 @@ def one(
 
 def retry(**fields: int) -> bus_pb2.RetryPolicy:
     return bus_pb2.RetryPolicy(jitter_permille=0, **fields)
-
-
-def letters(world: World, topic: str = "dead") -> list[dead_letters.Letter]:
-    """What lies in a dead-letter topic."""
-    with world.store.read() as reader:
-        found = []
-        for row in partitions.index_scan(reader, world.topics[topic], 0, 0):
-            batch = decode_batch(partitions.read_batch(reader, row))
-            found += [dead_letters.read(dead_letters.column(batch, i)) for i in range(row.count)]
-        return found
 
 
 @pytest.mark.parametrize("ordering", [PARTITION, KEY, NONE])
@@ -204,10 +191,10 @@ def test_after_its_last_attempt_a_record_is_a_dead_letter(ordering: int) -> None
     world.run()
     a.nack(A, error="first")
     world.advance(0.5)
-    assert letters(world) == []
+    assert world.letters("dead") == []
     number = a.nack(A, error="second")
     world.settle_down()
-    (letter,) = letters(world)
+    (letter,) = world.letters("dead")
     assert letter.record.value == world.values[A]
     assert letter.record.key == b"k"
     assert (letter.death.group, letter.death.topic, letter.death.offset) == ("g", "t", 0)
@@ -229,7 +216,7 @@ def test_a_rejected_record_is_a_dead_letter_at_once() -> None:
     world.run()
     a.nack(A, bus_pb2.NACK_KIND_REJECT, error="does not parse")
     world.settle_down()
-    (letter,) = letters(world)
+    (letter,) = world.letters("dead")
     assert letter.death.attempts == 1
     assert letter.death.errors[0][1] == "does not parse"
 
@@ -267,7 +254,7 @@ def test_a_definition_that_lowers_the_attempts() -> None:
     world.settle_down()
     world.define(ordering=KEY, retry=retry(max_attempts=2), dead_letter_topic="dead")
     world.settle_down()
-    assert len(letters(world)) == 1
+    assert len(world.letters("dead")) == 1
     assert world.settled() == {0}
 
 
@@ -281,11 +268,11 @@ def test_a_full_disk_holds_up_dead_letters_and_nothing_else() -> None:
     world.step(StorageFullError("no room"))
     world.step()  # at once, without the dead letter
     assert world.settled() == {1}
-    assert letters(world) == []
+    assert world.letters("dead") == []
     assert [(p.paused, p.reason, p.offset) for p in a_paused(a)] == [(True, bus_pb2.PAUSE_REASON_STORAGE, 0)]
     world.advance(3)
     assert world.settled() == {0, 1}
-    assert len(letters(world)) == 1
+    assert len(world.letters("dead")) == 1
     assert a.settled()[number] == []
     assert [p.paused for p in a_paused(a)] == [True, False]
 
@@ -347,7 +334,7 @@ def test_a_record_that_kills_its_process_dies_and_charges_its_neighbours_once() 
         else:
             break
     assert deaths == 3
-    assert [letter.record.value for letter in letters(world)] == [poison]
+    assert [letter.record.value for letter in world.letters("dead")] == [poison]
     assert world.settled() == set(range(8))
     assert max(max(c.attempts.values(), default=0) for c in world.clients.values()) == 2
 
@@ -633,7 +620,7 @@ def test_an_unknown_outcome_of_a_dead_letter_makes_one() -> None:
         world.advance(0.005, running=False)
         world.step(fate)
         world.advance(5)
-        assert len(letters(world)) == 1
+        assert len(world.letters("dead")) == 1
         assert world.settled() == {0}
         assert a.settled() == {number: []}
 

@@ -42,11 +42,11 @@ def test_who_comes_back_in_time_keeps_its_seat_and_its_records() -> None:
     one = seated(members, session("a"))
     assert members.depart(one, 10.0, orderly=False)
     assert members.next_time() == 10.0 + REJOIN
-    assert members.tick(11.0) == []
+    assert members.tick(11.0) == ([], False)
     again = session("a")
     assert members.arrive(again) == (one, True)
     assert members.wanted() == ([], [])
-    assert members.tick(20.0) == []
+    assert members.tick(20.0) == ([], False)
     assert members.next_time() is None
 
 
@@ -54,8 +54,8 @@ def test_who_does_not_loses_both() -> None:
     members = Membership(REJOIN)
     one = seated(members, session("a"))
     members.depart(one, 10.0, orderly=False)
-    assert members.tick(11.5) == [one]
-    assert members.tick(11.6) == []
+    assert members.tick(11.5) == ([one], True)
+    assert members.tick(11.6) == ([], False)
     assert members.wanted() == ([], ["a"])
     assert members.changed([], ["a"], 11.6) == []
     assert members.empty
@@ -65,10 +65,10 @@ def test_a_static_member_keeps_its_seat_longer_than_its_records() -> None:
     members = Membership(REJOIN)
     one = seated(members, session("a", grace_ms=60_000))
     members.depart(one, 10.0, orderly=False)
-    assert members.tick(11.5) == [one]
+    assert members.tick(11.5) == ([one], True)
     assert members.wanted() == ([], [])
     assert members.next_time() == 70.0
-    assert members.tick(69.9) == []
+    assert members.tick(69.9) == ([], False)
     assert members.wanted() == ([], [])
     members.tick(70.0)
     assert members.wanted() == ([], ["a"])
@@ -101,7 +101,7 @@ def test_goodbye() -> None:
     members = Membership(REJOIN)
     one = seated(members, session("a", grace_ms=60_000))
     assert not members.depart(one, 10.0, orderly=True)
-    assert members.tick(10.0) == []
+    assert members.tick(10.0) == ([], False)
     assert members.wanted() == ([], ["a"])
 
 
@@ -159,8 +159,8 @@ def test_a_new_leader_waits_for_those_it_finds() -> None:
     assert members.next_time() == 101.5
     assert members.arrive(session("a")) == (None, True)
     assert not members.all_back(100.0)
-    assert members.all_back(101.5)  # nobody waits for b longer, its seat does
     members.tick(101.5)
+    assert members.all_back(100.0)  # nobody waits for b longer, its seat does
     assert members.wanted() == ([], [])
     members.tick(160.0)
     assert members.wanted() == ([], ["b"])
@@ -190,4 +190,4 @@ def test_rows_read_anew_keep_their_times() -> None:
     members.depart(one, 5.0, orderly=False)
     assert members.load([("a", MemberRow("", False, 1_500, 0))], 6.0) == []
     assert members.next_time() == 6.5
-    assert members.tick(6.5) == [one]
+    assert members.tick(6.5) == ([one], True)
