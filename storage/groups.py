@@ -137,6 +137,11 @@ def delete_group(w: Writer, group: str, limit: int) -> bool:
     return done
 
 
+def forget(w: Writer, group: str) -> None:
+    """Delete a group at once, whatever it holds: that is swept."""
+    w.delete(Table.GROUPS, group.encode())
+
+
 def delete_topic(w: Writer, topic_id: int, limit: int) -> bool:
     """Delete every group's offsets in a topic, ``limit`` a call; True when done.
 

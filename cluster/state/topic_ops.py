@@ -6,10 +6,10 @@ from holdfast.cluster.state.context import EntryContext
 from holdfast.cluster.state.events import TopicCreated, TopicDeleted, TopicUpdated
 from holdfast.cluster.state.limits import StateLimits
 from holdfast.cluster.state.maintenance import purge_topic
-from holdfast.cluster.state.names import check_name
+from holdfast.cluster.state.names import HIDDEN_PREFIX, check_name
 from holdfast.cluster.state.results import topic_message
 from holdfast.errors import InvalidArgumentError, LimitExceededError, TopicExistsError, UnknownTopicError
-from holdfast.storage import partitions, topics
+from holdfast.storage import groups, partitions, topics
 from holdfast.storage.port import Reader
 from holdfast.storage.topics import TopicRow
 from holdfast.v1 import log_pb2, topics_pb2
@@ -78,6 +78,8 @@ def delete_topic(context: EntryContext, op: log_pb2.DeleteTopicOp) -> log_pb2.Op
     row = _find(context.w, op.name)
     topics.remove(context.w, row.id)
     context.catalog.forget(row.id)
+    # Nobody redrives from it any more. What the group held goes by sweeps.
+    groups.forget(context.w, HIDDEN_PREFIX + row.name)
     purge_topic(context.w, row, context.limits.step_rows)
     context.emit(TopicDeleted(row.id, row.name))
     return log_pb2.OpResult(topic=topic_message(row))

@@ -17,7 +17,7 @@ from holdfast.storage.marks import TRANSACTIONS
 from holdfast.storage.port import Table
 from holdfast.v1 import bus_pb2, log_pb2
 
-from .replica_kit import Replica, append, commit, trim
+from .replica_kit import Replica, append, commit, delete, trim
 from .transact_kit import KEEP_MS, offsets_of, transaction
 
 
@@ -405,3 +405,18 @@ def test_who_coordinates_a_defined_group_hears_of_what_nobody_was_leased(replica
         applied = replica.run(encode_op(log_pb2.Op(transact=op)))
         assert not applied.results[0].HasField("error"), applied.results
         assert applied.groups_changed == told
+
+
+def test_a_hidden_group_goes_with_its_topic(replica: Replica) -> None:
+    """Or topics of dead letters that come and go would fill the bound of groups."""
+    replica.do(transaction(1, consume=[("_dead/a", {(1, 0): {1, 3}, (1, 1): {0}}), ("g", {(1, 0): {0}})]))
+    replica.do(delete("a"))
+    assert groups.list_groups(replica.w) == ["g"]
+    for _ in range(10):
+        replica.do(encode_op(log_pb2.Op(sweep=log_pb2.SweepOp(limit=100))))
+    left = [key for table in (Table.OFFSETS, Table.FLOWS, Table.ACKS) for key in replica.w.scan_keys(table)]
+    assert not left
+    topic = replica.topic("a", 1)
+    replica.do(append(topic, [(0, 3)]))
+    replica.do(transaction(2, consume=[("_dead/a", {(topic, 0): {0}})]))
+    assert floor(replica, 0, "_dead/a", topic) == 1
