@@ -14,12 +14,14 @@ DEAD_ATTEMPTS = DEAD + "attempts"
 #: A JSON list of [microseconds since the Unix epoch, text], oldest first.
 DEAD_ERRORS = DEAD + "errors"
 DEAD_FIRST_US = DEAD + "first-us"
+#: The group's generation when it gave the record up.
+DEAD_GENERATION = DEAD + "generation"
 DEAD_REDRIVES = DEAD + "redrives"
 #: A JSON object: how many `errors` and `headers` were left out for want of room.
 DEAD_CUT = DEAD + "cut"
 
-#: Of redriven records: the group they are for, where they were published first, how often they
-#: have been redriven, and the group's generation at that time.
+#: Of redriven records: the group they are for, where they were published first, and how often
+#: they have been redriven.
 REDRIVE = "holdfast-redrive-"
 REDRIVE_GROUP = REDRIVE + "group"
 REDRIVE_TOPIC = REDRIVE + "topic"
@@ -27,7 +29,6 @@ REDRIVE_PARTITION = REDRIVE + "partition"
 REDRIVE_OFFSET = REDRIVE + "offset"
 REDRIVE_APPEND_US = REDRIVE + "append-us"
 REDRIVE_COUNT = REDRIVE + "count"
-REDRIVE_GENERATION = REDRIVE + "generation"
 
 #: W3C trace context.
 TRACEPARENT = "traceparent"

@@ -10,7 +10,7 @@ from holdfast.cluster.delivery.pending import Charge
 from holdfast.cluster.delivery.settling import DeadLetter
 from holdfast.cluster.group_definition import Definition
 from holdfast.errors import UnknownTopicError
-from holdfast.storage import flow_keys, partitions, retries, topics
+from holdfast.storage import flow_keys, groups, partitions, retries, topics
 from holdfast.storage.port import Reader
 
 
@@ -51,6 +51,7 @@ class Burial:
         record = dead_letters.column(columns.batch, charge.offset - columns.base)
         row = retries.read(reader, flow_keys.flow_key(group, topic_id, partition), charge.offset)
         errors = () if row is None else row.errors
+        about = groups.read(reader, group)
         death = Death(
             group=group,
             topic=flow.topic,
@@ -59,6 +60,7 @@ class Burial:
             append_time_us=columns.row.append_time_us,
             attempts=attempts,
             first_failed_us=stamp_us if row is None else row.first_failed_us,
+            generation=0 if about is None else about.generation,
             errors=(*errors, (stamp_us, charge.error)) if charge.error else errors,
         )
         letter = dead_letters.make(record, death, max_record_bytes=topic.max_record_bytes)

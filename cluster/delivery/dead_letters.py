@@ -56,6 +56,7 @@ class Death(msgspec.Struct, frozen=True, kw_only=True):
     append_time_us: int
     attempts: int
     first_failed_us: int
+    generation: int = 0  # of the group by then; 0: not known
     errors: tuple[tuple[int, str], ...] = ()  # (time, text), oldest first
 
 
@@ -126,6 +127,7 @@ def read(record: Plain) -> Letter:
         append_time_us=_number(found.get(names.DEAD_APPEND_US)),
         attempts=_number(found.get(names.DEAD_ATTEMPTS), (1 << 32) - 1),
         first_failed_us=_number(found.get(names.DEAD_FIRST_US)),
+        generation=_number(found.get(names.DEAD_GENERATION)),
         errors=_errors(found.get(names.DEAD_ERRORS, "")),
     )
     redrives = _number(found.get(names.DEAD_REDRIVES), (1 << 32) - 1)
@@ -137,19 +139,13 @@ def redrives_of(headers: Iterable[Header]) -> int:
     return _number(_last(headers, names.REDRIVE_COUNT), (1 << 32) - 1)
 
 
-def generation_of(headers: Iterable[Header]) -> int:
-    """The generation its group had when it was redriven last; 0: it was not."""
-    return _number(_last(headers, names.REDRIVE_GENERATION))
-
-
-def redriven(letter: Letter, generation: int, *, for_group: bool) -> Plain:
+def redriven(letter: Letter, *, for_group: bool) -> Plain:
     """The record as it is published again.
 
     It says where it was published first, however often it has died since: that is what it is known by
     to those who keep account of what they have handled.
 
     Args:
-        generation: of the letter's group, now; 0: it has none.
         for_group: only that group is to handle it.
     """
     death, record = letter.death, letter.record
@@ -163,7 +159,6 @@ def redriven(letter: Letter, generation: int, *, for_group: bool) -> Plain:
     if not first.keys() <= known.keys():
         known.update({name: value.encode() for name, value in first.items()})
     known[names.REDRIVE_COUNT] = str(letter.redrives + 1).encode()
-    known[names.REDRIVE_GENERATION] = str(generation).encode()
     known.pop(names.REDRIVE_GROUP, None)
     if for_group:
         known[names.REDRIVE_GROUP] = death.group.encode()
@@ -222,6 +217,7 @@ def _fixed(death: Death, redrives: int) -> list[Header]:
         (names.DEAD_APPEND_US, death.append_time_us),
         (names.DEAD_ATTEMPTS, death.attempts),
         (names.DEAD_FIRST_US, death.first_failed_us),
+        (names.DEAD_GENERATION, death.generation),
         (names.DEAD_REDRIVES, redrives),
     )
     return [(name, str(value).encode()) for name, value in facts]

@@ -181,12 +181,12 @@ class Redrive(msgspec.Struct, frozen=True):
                 "mend what fails, then force it, or discard it",
                 metadata=place | {"redrives": str(letter.redrives)},
             )
-        before = dead_letters.generation_of(letter.record.headers)
+        before = letter.death.generation
         comes_back = facts.definition is not None and facts.definition.dead_letter_topic == self.dead.name
-        if letter.redrives and comes_back and facts.reads(name) and facts.generation == before:
+        if letter.redrives and comes_back and facts.reads(name) and before and facts.generation == before:
             return RedriveLoopError(
-                f"the members of group {letter.death.group!r} are those that failed with it after its last "
-                "redrive; restart them with what mends it, then redrive again, or force it",
+                f"the members of group {letter.death.group!r} are still those that failed with it "
+                "after a redrive; restart them with what mends it, then redrive again, or force it",
                 metadata=place | {"group": letter.death.group, "generation": str(before)},
             )
         return None
@@ -210,7 +210,7 @@ class Redrive(msgspec.Struct, frozen=True):
                 death = found.letter.death
                 known = facts.get(death.group, GroupFacts())
                 for_group = bool(death.group) and (name == death.topic or known.reads(name))
-                record = dead_letters.redriven(found.letter, known.generation, for_group=for_group)
+                record = dead_letters.redriven(found.letter, for_group=for_group)
                 origin = death.partition if death.topic else found.partition
                 placed.append((dead_letters.partition_of(record, origin, target.partitions), record))
             append, blobs = dead_letters.append_op(target.id, placed)

@@ -314,3 +314,57 @@ async def test_members_over_a_change_of_leader(tmp_path: Path) -> None:
                 await asyncio.gather(*copying, return_exceptions=True)
             copies = [int(record.value) async for record in bus.replay("out", linearizable=True)]
             assert sorted(copies) == list(range(200))
+
+
+async def test_from_a_failure_to_a_redrive_and_back(tmp_path: Path) -> None:
+    """A record dies twice; the guard holds it until its group's members are others."""
+    async with single(tmp_path) as (broker, client):
+        await client.create_topic("dead")
+        async with holdfast.connect(broker.client_address) as bus:
+            retry = holdfast.Retry(attempts=2, initial=0.01, maximum=0.01)
+            definition = holdfast.GroupDefinition(
+                topics=["t"], ordering="key", retry=retry, dead_letter="dead"
+            )
+            await bus.publish("t", b"poison", key="k", headers={"h": "x"})
+
+            async def fail(times: int) -> list[holdfast.Record]:
+                """What a member was handed that fails so often."""
+                seen = []
+                async with bus.join("billing", definition) as member, asyncio.timeout(30):
+                    async for record in member:
+                        seen.append(record)
+                        record.nack(error=f"attempt {record.attempt}")
+                        if len(seen) == times:
+                            break
+                    await member.settled()
+                    while len([letter async for letter in bus.dead_letters("dead")]) != 1:
+                        await asyncio.sleep(0.01)
+                    if seen[0].header("holdfast-redrive-count"):
+                        stuck = await bus.redrive_dead_letters("dead")
+                        assert (stuck.redriven, stuck.refused) == (0, 1)
+                        assert isinstance(stuck.last_error, holdfast.errors.RedriveLoopError)
+                return seen
+
+            assert [record.attempt for record in await fail(2)] == [1, 2]
+            (letter,) = [letter async for letter in bus.dead_letters("dead")]
+            assert (letter.group, letter.origin_topic, letter.origin_offset) == ("billing", "t", 0)
+            assert (letter.key, letter.value, letter.headers) == (b"k", b"poison", (("h", b"x"),))
+            assert letter.attempts == 2
+            assert [text for _, text in letter.errors] == ["attempt 1", "attempt 2"]
+
+            assert (await bus.redrive_dead_letters("dead")).redriven == 1
+            again = await fail(2)
+            assert [record.attempt for record in again] == [1, 2], "it begins anew"
+            assert again[0].header("holdfast-redrive-group") == b"billing"
+            (letter,) = [letter async for letter in bus.dead_letters("dead")]
+            assert (letter.origin_offset, letter.redrives) == (1, 1)
+
+            # Its members have gone: others may do better.
+            assert (await bus.redrive_dead_letters("dead")).redriven == 1
+            async with bus.join("billing", definition) as member, asyncio.timeout(30):
+                record = await anext(aiter(member))
+                assert record.header("holdfast-redrive-offset") == b"0", "where it was first"
+                record.ack()
+                await member.settled()
+            assert [letter async for letter in bus.dead_letters("dead")] == []
+            assert len([record async for record in bus.replay("dead")]) == 2

@@ -60,7 +60,7 @@ def test_what_brokers_redrive() -> None:
         )
         letter = make(stored, death)
         assert place(dict(letter.headers)) == ("redone", 1, 5, 1_000), "a dead letter is a record of its own"
-        stored = redriven(read(letter), 1, for_group=True)
+        stored = redriven(read(letter), for_group=True)
         assert place(dict(stored.headers)) == ("payments", 3, 17, 99)
 
 
