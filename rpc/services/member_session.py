@@ -11,7 +11,7 @@ from holdfast.cluster.delivery.parcels import Parcel
 from holdfast.cluster.delivery.sessions import Session
 from holdfast.cluster.delivery.settings import DeliverySettings
 from holdfast.cluster.ports import EventSink
-from holdfast.errors import HoldfastError, InternalError
+from holdfast.errors import HoldfastError, InternalError, UnavailableError
 from holdfast.rpc.egress import EgressStream
 from holdfast.rpc.services.delivery_wire import heartbeat_response, parcel_response, plain_response
 from holdfast.rpc.services.group_host import GroupHost
@@ -72,7 +72,7 @@ class MemberSession:
     async def listen(self, requests: AsyncIterator[bytes]) -> None:
         """Take the client's messages until it has no more to say.
 
-        Then what it settled is still confirmed, and the stream ends.
+        After a Leave what it settled is still confirmed, and the stream ends.
         """
         session = self._session
         try:
@@ -88,8 +88,9 @@ class MemberSession:
             logger.exception("a member's stream failed unexpectedly")
             session.end(InternalError("internal error; the broker's log says more"))
         else:
-            if session.ended is None:
-                self._live.say_goodbye(session)
+            if not session.leaving:
+                # A process that was killed ends its stream like this, too: it may come back.
+                session.end(UnavailableError("the stream ended without a Leave"))
 
     def _take(self, request: bus_pb2.SubscribeRequest) -> None:
         live, session = self._live, self._session

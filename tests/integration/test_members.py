@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from collections import Counter, defaultdict
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from holdfast.client.events import Lost
 from holdfast.client.groups import GroupDefinition, Retry
 from holdfast.client.types import Record
 from holdfast.errors import FencedError, GroupConflictError, UnknownGroupError, UnknownTopicError
+from holdfast.v1 import bus_pb2
 
 from .delivery_kit import PATIENCE, leader_of, single, three
 
@@ -205,6 +208,83 @@ async def test_of_two_members_with_one_id_the_newer_stays(tmp_path: Path) -> Non
 async def _until_it_ends(member: holdfast.Membership) -> None:
     while await member.take(100):
         pass
+
+
+async def test_what_a_member_had_begun_when_it_vanished_is_charged(tmp_path: Path) -> None:
+    async with single(tmp_path) as node, client(node) as bus:
+        await fill(bus, 2, keys=1, partitions=1)
+        definition = GroupDefinition(topics=["orders"], ordering="key")
+        first = bus.join("billing", definition)
+        async with asyncio.timeout(PATIENCE):
+            (begun,) = await first.take(10)  # the other one of its key waits
+            second = bus.join("billing", definition)
+            while not second.assignment:
+                await asyncio.sleep(0.01)
+            vanished = asyncio.get_running_loop().time()
+            await first.abandon()
+            (again,) = await second.take(10)
+        assert (again.offset, again.attempt) == (begun.offset, 2)
+        # It might have been back: nobody else was given its record until its time was over.
+        assert asyncio.get_running_loop().time() - vanished > 1.0
+        again.ack()
+        await second.close()
+
+
+async def test_a_stream_that_ends_without_a_leave_is_broken(tmp_path: Path) -> None:
+    """So a killed process looks that a follower passed on, or whose connection was closed for it."""
+    async with single(tmp_path) as node, client(node) as bus:
+        await fill(bus, 1, partitions=1)
+        definition = bus_pb2.GroupDefinition(topics=["orders"], ordering=bus_pb2.ORDERING_KEY)
+        hello = bus_pb2.SubscribeStart(
+            group="billing", protocol=2, member_id="m", definition=definition, concurrency=1, credits=10
+        )
+        async with asyncio.timeout(PATIENCE):
+            call = node.bus.Subscribe()
+            await call.write(bus_pb2.SubscribeRequest(start=hello))
+            while (await call.read()).WhichOneof("kind") != "delivery":
+                pass
+            second = bus.join("billing")
+            while not second.assignment:
+                await asyncio.sleep(0.01)
+            await call.done_writing()
+            (again,) = await second.take(10)
+        assert again.attempt == 2
+        again.ack()
+        await second.close()
+
+
+async def test_what_a_killed_process_had_begun_is_charged(tmp_path: Path) -> None:
+    async with single(tmp_path) as node, client(node) as bus:
+        await fill(bus, 2, keys=1, partitions=1)
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", _CONSUMER, node.broker.client_address, stdout=subprocess.PIPE
+        )
+        assert process.stdout is not None
+        async with asyncio.timeout(PATIENCE):
+            assert await process.stdout.readline() == b"begun 0\n"
+            second = bus.join("billing")
+            while not second.assignment:
+                await asyncio.sleep(0.01)
+            process.kill()
+            await process.wait()
+            (again,) = await second.take(10)
+        assert (again.offset, again.attempt) == (0, 2)
+        again.ack()
+        await second.close()
+
+
+_CONSUMER = """
+import asyncio, sys, holdfast
+
+async def main():
+    async with holdfast.connect(sys.argv[1]) as bus:
+        member = bus.join("billing", holdfast.GroupDefinition(topics=["orders"], ordering="key"))
+        (record,) = await member.take(10)
+        print("begun", record.offset, flush=True)
+        await asyncio.sleep(60)
+
+asyncio.run(main())
+"""
 
 
 async def test_without_a_loop(tmp_path: Path) -> None:
