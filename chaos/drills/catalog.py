@@ -25,6 +25,7 @@ ORDER = (
     "clock-skew",
     "slow-consumer",
     "wiped-node",
+    "exactly-once",
     "power-loss-one",
     "power-loss-all",
     "bit-flip",

@@ -114,6 +114,8 @@ class Drill:
     settings: ClassVar[Mapping[str, str]] = {}
     plan: ClassVar[LoadPlan] = LoadPlan()
     size: ClassVar[int] = 3
+    #: A run that is not over by then has failed.
+    limit_seconds: float = 120.0
 
     def unable(self, target: Target) -> str:
         """Why it cannot run here; empty: it can. Asked before anything is started.
@@ -153,6 +155,7 @@ class Scene:
         history: what is judged at the end; its clock is ``now``.
         directory: for files of this run.
         violations: what the drill itself found wrong; see ``require``.
+        facts: shown behind the result, by name.
     """
 
     def __init__(
@@ -168,6 +171,7 @@ class Scene:
         self.history = history
         self.directory = directory
         self.violations: list[Violation] = []
+        self.facts: dict[str, object] = {}
         #: Log tails of the brokers, taken around faults: (time, node, text).
         self.logs: list[tuple[float, str, str]] = []
         self._say = say

@@ -21,8 +21,6 @@ from holdfast.chaos.drills.scene import Drill, Scene, Target
 from holdfast.chaos.drills.watch import Watch
 from holdfast.errors import HoldfastError
 
-#: A drill that is not over by then has failed; seconds.
-LIMIT_SECONDS = 120.0
 _WARM_UP_SECONDS = 1.0
 _AFTER_SECONDS = 0.5
 _DRAIN_SECONDS = 30.0
@@ -44,6 +42,7 @@ class Outcome:
         seen: who led when, see ``Watch``.
         logs: (time, node, text).
         took: seconds, all in all.
+        facts: what the drill itself counted.
     """
 
     name: str
@@ -56,6 +55,7 @@ class Outcome:
     logs: list[tuple[float, str, str]] = field(default_factory=list)
     nodes: tuple[str, ...] = ()
     took: float = 0.0
+    facts: dict[str, object] = field(default_factory=dict)
 
     @property
     def passed(self) -> bool:
@@ -69,6 +69,7 @@ class Outcome:
         line = (
             f"drill {self.name}: acked={tally.acked} lost={tally.lost} duplicated={tally.duplicated} "
             f"unknown={tally.unknown} recovery_ms={self.recovery_ms:.0f}"
+            + "".join(f" {name}={value}" for name, value in self.facts.items())
         )
         # Nothing lost is not all: whoever reads this line alone must not take a failure for a success.
         return line if self.passed else f"{line} violations={len(self.violations)}"
@@ -107,7 +108,7 @@ async def perform(
                 watch.start()
                 try:
                     await load.start()
-                    async with asyncio.timeout(LIMIT_SECONDS):
+                    async with asyncio.timeout(drill.limit_seconds):
                         await _play(drill, scene)
                 finally:
                     await scene.noted()
@@ -122,6 +123,7 @@ async def perform(
         outcome.violations.append(Violation("drill-failed", f"{type(error).__name__}: {error}", at))
     if scene is not None:
         outcome.violations += scene.violations
+        outcome.facts = scene.facts
         outcome.logs = scene.logs
         outcome.recovery_ms = scene.recovery_ms()
     found, outcome.tally = judge(outcome.history)

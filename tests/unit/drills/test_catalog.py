@@ -16,7 +16,7 @@ from holdfast.chaos.drills.target import LocalTarget
 PROMISED = (
     "leader-kill", "follower-kill", "rolling-restart", "pause-leader", "partition-majority",
     "partition-one-way", "partition-bridge", "slow-network", "slow-disk", "full-disk", "clock-skew",
-    "slow-consumer", "wiped-node", "power-loss-one", "power-loss-all", "bit-flip",
+    "slow-consumer", "wiped-node", "power-loss-one", "power-loss-all", "bit-flip", "exactly-once",
 )  # fmt: skip
 
 

@@ -1,0 +1,82 @@
+"""The pipeline of the drill ``exactly-once``, small: real brokers, consumers and kills; and its judge."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from holdfast.chaos.demo.flights import Departure, load
+from holdfast.chaos.drills.__main__ import main
+from holdfast.chaos.pipeline import rows
+from holdfast.chaos.pipeline.judge import judge
+from holdfast.testing import embedded
+
+pytestmark = pytest.mark.timeout(240)
+
+_LINE = (
+    r"drill exactly-once: acked=\d+ lost=0 duplicated=0 unknown=\d+ recovery_ms=\d+ orders=1000 payments=999 "
+    r"ledger=999 dead=1 effects_lost=0 effects_duplicated=0 out_of_order=0 kills=\d+"
+)
+
+
+def test_every_effect_is_there_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DRILL_ROWS", "1000")
+    monkeypatch.setenv("DRILL_SECONDS", "8")
+    assert main(["exactly-once", "--report-dir", str(tmp_path)]) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(_LINE, line), line
+
+
+@pytest.fixture(scope="module")
+def departures() -> list[Departure]:
+    return load()[:900]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        ("nothing", ""),
+        ("payment lost", "payments: 1 are missing"),
+        ("payment twice", "payments: 1 too many"),
+        ("ledger wrong", "where the table adds up to"),
+        ("order turned", "behind row"),
+        ("dead letter missing", "dead letters of rows"),
+    ],
+)
+async def test_the_judge_sees(departures: list[Departure], tmp_path: Path, spoil: str, said: str) -> None:
+    payments = [
+        rows.payment_of(rows.order(n, departure.value))
+        for n, departure in enumerate(departures)
+        if not rows.is_garbled(n)
+    ]
+    if spoil == "order turned":
+        tail = next(p.tail for p in payments if p.tail and sum(q.tail == p.tail for q in payments) > 1)
+        first, second = [n for n, p in enumerate(payments) if p.tail == tail][:2]
+        payments[first], payments[second] = payments[second], payments[first]
+    totals: dict[str, rows.Totals] = {}
+    async with embedded(tmp_path / "data") as bus:
+        for topic in (rows.ORDERS, rows.PAYMENTS, rows.LEDGER, rows.DEAD):
+            await bus.create_topic(topic, partitions=1)
+        for number, departure in enumerate(departures):
+            bus.send(rows.ORDERS, rows.order(number, departure.value))
+        for at, payment in enumerate(payments):
+            before = totals.get(payment.tail, rows.Totals())
+            totals[payment.tail] = before.and_(payment)
+            if spoil == "ledger wrong" and at == len(payments) - 1:
+                totals[payment.tail] = before
+            if not (spoil == "payment lost" and at == 7):
+                bus.send(rows.PAYMENTS, rows.encode(payment), key=rows.key_of(payment))
+            if spoil == "payment twice" and at == 7:
+                bus.send(rows.PAYMENTS, rows.encode(payment), key=rows.key_of(payment))
+            bus.send(rows.LEDGER, rows.entry_of(payment, totals[payment.tail]), key=rows.key_of(payment))
+        if spoil != "dead letter missing":
+            dead = next(rows.order(n, d.value) for n, d in enumerate(departures) if rows.is_garbled(n))
+            headers = [("holdfast-dead-errors", b'[[1,"order 777: does not parse"]]')]
+            bus.send(rows.DEAD, dead, headers=headers)
+        await bus.flush()
+        found = await judge(bus, departures)
+    assert any(said in problem for problem in found.problems) if said else found.problems == []
