@@ -134,11 +134,10 @@ class _Fences:
                             " it was confirmed",
                             told.at,
                         )
-        known = {group.name for group in groups}
         for one in view.transactions.values():
             for used in one.consumed if one.outcome is Outcome.OK else ():
                 place = used.group, used.topic, used.partition
-                newer = self.before(place, one.started) if used.fence and used.group in known else 0
+                newer = self.before(place, one.started) if used.fence else 0
                 if newer > used.fence:
                     findings.add(
                         "stale-generation",

@@ -183,9 +183,8 @@ def possibly_settled(flow: Flow, story: Story) -> float | None:
             for told in story.told
             if told.outcome == "nack" and story.attempt_by(told.at) >= group.least_attempts
         ]
-        if story.dead or group.least_attempts < math.inf:
-            # It may have died of the loss of its member, which nobody is told: the last had it.
-            times += [handed.came for handed in story.handed if handed.attempt >= group.least_attempts]
+        # It may have died of the loss of its member, which nobody is told: the last had it.
+        times += [handed.came for handed in story.handed if handed.attempt >= group.least_attempts]
     if story.dead and story.handed:
         times.append(story.handed[-1].came)
     return min(times, default=None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from holdfast.chaos.checker.delivery_events import GroupDeleted
-from holdfast.chaos.checker.history import Event
+from holdfast.chaos.checker.history import Acked, Event
 
 from .checker_kit import deleted, ok, other
 from .delivery_kit import (
@@ -38,6 +38,19 @@ A, B = joined("a1"), joined("b1")
 DONE = [handed(0, 2), told(0, 3)]
 
 BROKEN: dict[str, Broken] = {
+    "left beside a parked one": (
+        "handed-lost",
+        "offset 1 is not settled, waits for nothing, and was never handed out",
+        [
+            *(G, *log("ab"), A, handed(0, 2), told(0, 3, "park")),
+            *(*at_rest(0, [], [row(0, 0, state=3)]), calm()),
+        ],
+    ),
+    "a deletion of the group that failed changes nothing": (
+        "handed-after-settled",
+        "offset 0",
+        [G, *log("a"), A, B, *DONE, GroupDeleted("op", "g", 3.5, 3.6, FAIL), handed(0, 4, "b1")],
+    ),
     "another record at that offset": (
         "handed-mismatch",
         "'b' at offset 0; the log has 'a' there",
@@ -171,6 +184,22 @@ BROKEN: dict[str, Broken] = {
 }
 
 ALLOWED: dict[str, list[Event]] = {
+    "settled above one that waits": [
+        *(G, *log("ab"), A, handed(0, 2), told(0, 3, "nack", delay_ms=200_000), handed(1, 2), told(1, 3)),
+        *(*at_rest(0, [(1, 2)], [row(0)]), calm()),
+    ],
+    "dead, and the dead letters are not shown": [
+        *(group("none", max_attempts=1, dead_letter="dead"), *log("a"), A, handed(0, 2), told(0, 3, "nack")),
+        *at_rest(1),
+    ],
+    "an empty partition never begun": [G, *log(""), A, calm()],
+    "a group that begins at the end has not begun": [group("none", start="latest"), *log("ab"), A, calm()],
+    "a seek of unknown outcome, and what came of it": [
+        *(G, *log("ab"), A, *DONE, sought(4, 0, UNKNOWN), *at_rest(1), calm()),
+    ],
+    "acknowledged by a member without leases": [
+        *(G, *log("ab"), A, *DONE, Acked("m", "g", "s", "t", 0, 1, 1, 3.0), *at_rest(2), calm()),
+    ],
     "handed, acked, at rest": [G, *log("ab"), A, *DONE, handed(1, 4), told(1, 5), *at_rest(2), calm()],
     "another group's events": [*log("ab"), A, handed(0, 2), handed(0, 3), handed(1, 3, value="q")],
     "again before its ack was confirmed": [
@@ -267,7 +296,7 @@ ALLOWED: dict[str, list[Event]] = {
     "without calm nothing has to be done": [G, *log("ab"), A, *DONE, *at_rest(1)],
     "the topic is deleted, and made again": [
         *(G, ok("a", 0, at=0.1, ended=0.2, producer="old"), handed(0, 0.5), told(0, 0.6), deleted(0.7, 0.8)),
-        *(*log("x"), A, handed(0, 2, value="x")),
+        *(*log("x"), A, handed(0, 2, value="x"), *at_rest(2)),
     ],
     "the group is deleted, and made again": [
         *(G, *log("a"), A, *DONE, GroupDeleted("op", "g", 4, 5, FAIL), GroupDeleted("op", "g", 5, 6)),

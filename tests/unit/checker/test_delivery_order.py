@@ -31,6 +31,14 @@ KEY, PART, NONE = group("key"), group("partition"), group("none")
 A, B = joined("a1"), joined("b1")
 
 BROKEN: dict[str, Broken] = {
+    "another's refused transaction does not end a handler": (
+        "key-overlap",
+        "again",
+        [
+            *(group("key", "exactly_once"), *log("a", "x"), A, B, handed(0, 2), handed(0, 4, "b1")),
+            transacted("x", [0], 3, "", FAIL, client="b"),
+        ],
+    ),
     "two records of a key in two handlers": (
         "key-overlap key-order",
         "offset 2 of key 'x' came to session b1 at 3.000 beside offset 0",
@@ -180,6 +188,17 @@ BROKEN: dict[str, Broken] = {
 }
 
 ALLOWED: dict[str, list[Event]] = {
+    "a stream that was over brings what comes later in its partition": [
+        *(PART, *log("abc"), A, B, handed(0, 2), told(0, 3), over("b1", 3), handed(2, 4, "b1"), handed(1, 5)),
+    ],
+    "after a death that nobody shows the key goes on": [
+        *(group("key", max_attempts=1, dead_letter="dead"), *log("ab", "xx"), A, handed(0, 2), over("a1", 3)),
+        *(B, handed(1, 6, "b1")),
+    ],
+    "a stream that was over brings the second of a key": [
+        *(KEY, *log("ab", "xx"), A, B, handed(0, 2), over("b1", 3), handed(1, 4, "b1"), told(0, 5)),
+    ],
+    "a trimmed record of a key": [KEY, *log("ab", "xx", start=1), A, handed(1, 2), told(1, 3), handed(0, 4)],
     "keys side by side": [
         *(KEY, *log("abcd", "xyxy"), A, B),
         *(handed(0, 2), handed(1, 2, "b1"), told(0, 3), told(1, 4, session="b1")),

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
-from holdfast.chaos.checker.delivery_events import Conditions
-from holdfast.chaos.checker.history import Event
+from holdfast.chaos.checker.delivery_events import Conditions, GroupDeleted
+from holdfast.chaos.checker.history import Event, Outcome
 
 from .delivery_kit import (
     Broken,
@@ -47,6 +48,14 @@ def poison(deaths: int, *beside: int) -> list[Event]:
 
 
 BROKEN: dict[str, Broken] = {
+    "a restore that failed": (
+        "retry-early",
+        "nobody has restored it",
+        [
+            *(G, *log("a"), A, handed(0, 2), told(0, 3, "park"), handed(0, 6)),
+            msgspec.structs.replace(restored(5, 0), outcome=Outcome.FAIL),
+        ],
+    ),
     "before the delay asked for": (
         "retry-early",
         "failed at 3.000 and came to session a1 at 7.900; it is due 5.000 s later",
@@ -196,6 +205,9 @@ BROKEN: dict[str, Broken] = {
 }
 
 ALLOWED: dict[str, list[Event]] = {
+    "the group is deleted before it is due": [
+        *(G, *log("a"), A, *FAILED, GroupDeleted("op", "g", 3.5, 3.6, Outcome.OK), calm()),
+    ],
     "in time": [G, *log("a"), A, *FAILED, handed(0, 4, attempt=2), told(0, 5), *at_rest(1), calm()],
     "the clocks of two leaders": [
         *(G, *log("a"), A, handed(0, 2), told(0, 3, "nack", delay_ms=5_000), handed(0, 7.2, attempt=2)),
