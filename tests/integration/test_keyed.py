@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
 
 import pytest
@@ -90,6 +91,8 @@ async def test_a_publisher_that_starts_over_while_leaders_are_killed(tmp_path: P
                     )
 
         for first in (0, 30, 60):
+            # A broker that has just begun is no help to a majority before all others have answered it.
+            await asyncio.to_thread(_all_joined, cluster)
             living = asyncio.ensure_future(life(first))
             leader = await asyncio.to_thread(cluster.wait_leader)
             cluster.brokers[leader].kill()
@@ -98,3 +101,10 @@ async def test_a_publisher_that_starts_over_while_leaders_are_killed(tmp_path: P
         async with holdfast.connect(cluster.endpoints, delivery_timeout=60) as bus:
             values = [int(record.value) async for record in bus.replay("t", linearizable=True)]
         assert sorted(values) == list(range(120))
+
+
+def _all_joined(cluster: LocalCluster) -> None:
+    deadline = time.monotonic() + 30
+    while any(cluster.status(node_id, timeout=30).joining for node_id in cluster.brokers):
+        assert time.monotonic() < deadline, "a broker does not join"
+        time.sleep(0.05)
