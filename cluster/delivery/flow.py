@@ -111,7 +111,7 @@ class Flow(FlowRows):
         Returns:
             What is to be proposed.
         """
-        charged: list[Charged] = []
+        failed: list[Lease] = []
         again: list[Lease] = []
         kept: list[Lease] = []
         for it in self.leases.drop(holder):
@@ -129,13 +129,15 @@ class Flow(FlowRows):
                 elif self._is_ghost(one):
                     again.append(one)
                 else:
-                    charged.append(self._charge(one))
+                    failed.append(one)
             if at < it.end:
                 again.append(it._replace(first=at))
         for it in kept:
             self.leases.restore(it)
         for it in again:
             self._forget_extension(it)
+        # What is kept may be void by this: of a partition in order, behind what failed or is given back.
+        charged = [self._charge(it) for it in failed]
         self._again(again)
         return charged
 

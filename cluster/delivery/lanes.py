@@ -21,7 +21,7 @@ import xxhash
 
 _hash = xxhash.xxh64_intdigest
 
-#: A queue longer than this is a deque: a short list takes a tenth of the memory, and most are short.
+#: A queue longer than this is a deque: a short list takes a tenth of its memory, and most are short.
 _SHORT = 64
 
 Queue = list[int] | deque[int]

@@ -77,7 +77,10 @@ class PoolFlow(Flow):
 
     def suspected(self, holder: Holder) -> list[Lease]:
         """See ``Flow``."""
-        return [it for it in self.leases.of(holder) if not self._is_ghost(it)]
+        floor = self.window.floor
+        return [
+            it._replace(first=max(it.first, floor)) for it in self.leases.of(holder) if not self._is_ghost(it)
+        ]
 
     def next_suspect(self, holder: Holder, stamp_us: int) -> int | None:
         """See ``Flow``."""

@@ -269,6 +269,9 @@ class GroupModel(RuleBasedStateMachine):
         assert refused == set(range(first, first + length)) - mine - self.settled[number]
         for offset in mine:
             self._end((number, offset))
+        for offset in range(first, first + length):
+            if self.ghosts.get((number, offset)) is holder:
+                self._end_ghost((number, offset))
         self._settled(number, outcome.settled)
         self.queue.append(Op(number, outcome.settled))
 
@@ -285,7 +288,7 @@ class GroupModel(RuleBasedStateMachine):
         assert not outcome.refused or self.ghosts
         for place in [place for place, who in self.ghosts.items() if who is holder and place[0] == number]:
             if place[1] < below:
-                del self.ghosts[place]
+                self._end_ghost(place)
         for offset in mine:
             self._end((number, offset))
         self._settled(number, outcome.settled)
@@ -293,10 +296,11 @@ class GroupModel(RuleBasedStateMachine):
 
     @precondition(lambda self: self.ghosts)
     @step(data=st.data(), acks=st.booleans())
-    def end_ghost(self, data: st.DataObject, acks: bool) -> None:
+    def speak_of_ghost(self, data: st.DataObject, acks: bool) -> None:
         """Of a lease that settles nothing any more the lane is freed, however it ends."""
         place = data.draw(st.sampled_from(sorted(self.ghosts)))
-        holder = self.ghosts.pop(place)
+        holder = self.ghosts[place]
+        self._end_ghost(place)
         number, offset = place
         if acks:
             outcome = self.flow(number).settle(holder, 0, [(offset, offset + 1)])
@@ -367,13 +371,17 @@ class GroupModel(RuleBasedStateMachine):
         self._drop(data.draw(st.sampled_from(list(self.members.values()))), log_pb2.RETRY_CAUSE_EXPIRED)
 
     @precondition(lambda self: self.members)
-    @step(data=st.data(), happens=RARELY)
-    def die(self, data: st.DataObject, happens: bool) -> None:
+    @step(data=st.data(), happens=RARELY, replaced=st.booleans())
+    def die(self, data: st.DataObject, happens: bool, replaced: bool) -> None:
         if not happens:
             return
         holder = self.members.pop(data.draw(st.sampled_from(sorted(self.members))))
         holder.gone = True
         self._drop(holder, log_pb2.RETRY_CAUSE_LOST)
+        if replaced:  # at once, by another process
+            self.members[holder.id] = Holder(holder.id, 4, holder.concurrency)
+            while self.queue:
+                self._apply()
         self._share_out()
 
     def _drop(self, holder: Holder, cause: log_pb2.RetryCause) -> None:
@@ -402,7 +410,12 @@ class GroupModel(RuleBasedStateMachine):
                 self._void_behind(min(gone))
             self._charge(number, charged, cause)
         for place in [place for place, who in self.ghosts.items() if who is holder]:
-            del self.ghosts[place]
+            if not (stays and self.extended.get(place, self.now) > self.now):
+                self._end_ghost(place)
+
+    def _end_ghost(self, place: Place) -> None:
+        del self.ghosts[place]
+        self.extended.pop(place, None)
 
     def _heads(self, mine: set[Place]) -> set[Place]:
         """The records a member can have begun."""
@@ -448,7 +461,7 @@ class GroupModel(RuleBasedStateMachine):
             if not applied and not holder.gone and self._resumes(place):
                 self.hand[place] = holder
         for place in [place for place, who in self.ghosts.items() if who is to]:
-            del self.ghosts[place]
+            self._end_ghost(place)
             if not applied and not holder.gone:
                 self.ghosts[place] = holder
 
@@ -534,7 +547,7 @@ class GroupModel(RuleBasedStateMachine):
         self.settled[number] |= self.durable[number]
         for place, holder in list(self.hand.items()):
             if place[0] == number and place[1] < start:
-                self._end(place)
+                del self.hand[place]
                 if self.ordering == Ordering.KEY:
                     self.ghosts[place] = holder
 
@@ -554,8 +567,9 @@ class GroupModel(RuleBasedStateMachine):
                 self._end(place)
                 if self.ordering == Ordering.KEY:
                     self.ghosts[place] = holder
+        self.extended = {place: until for place, until in self.extended.items() if place[0] != number}
         for place in [place for place in self.ghosts if place[0] == number and not self._key(place)]:
-            del self.ghosts[place]
+            self._end_ghost(place)
 
     @step(milliseconds=st.sampled_from([1, 30, 200, 5_000]))
     def wait(self, milliseconds: int) -> None:
@@ -629,7 +643,7 @@ class GroupModel(RuleBasedStateMachine):
             else:
                 self._end(place)
         for place in [place for place, who in self.ghosts.items() if who is before]:
-            del self.ghosts[place]
+            self._end_ghost(place)
 
     # -- what always holds --------------------------------------------------
 
