@@ -41,6 +41,21 @@ THREE_UNACKED = group("none", max_unacked=3)
 FULL = [handed(0, 2), handed(1, 2), handed(2, 2), told(1, 3), told(2, 3)]
 
 BROKEN: dict[str, Broken] = {
+    "parked, and another than its owner was told": (
+        "pause-silent",
+        "session a1 was not told",
+        [PART, *log("ab"), A, B, handed(0, 2), told(0, 3, "park"), paused("b1", 4), calm()],
+    ),
+    "full, and told much later": (
+        "pause-silent",
+        "max_unacked",
+        [THREE_UNACKED, *log("abcd"), A, *FULL, paused("a1", 50), calm()],
+    ),
+    "full, and silent much later": (
+        "pause-silent",
+        "max_unacked",
+        [THREE_UNACKED, *log("abcd"), A, *FULL, silent("a1", 40, 60), calm()],
+    ),
     "a move with the same members": (
         "needless-move",
         "generation 6 takes 2 partitions from members that stay, first t/0 from a",

@@ -31,6 +31,11 @@ KEY, PART, NONE = group("key"), group("partition"), group("none")
 A, B = joined("a1"), joined("b1")
 
 BROKEN: dict[str, Broken] = {
+    "what failed is passed before that is confirmed": (
+        "partition-order",
+        "offset 0 was given back or failed, and comes first",
+        [PART, *log("ab"), A, handed(0, 2), told(0, 3, "nack", lost=True), handed(1, 6)],
+    ),
     "another's refused transaction does not end a handler": (
         "key-overlap",
         "again",
@@ -188,6 +193,23 @@ BROKEN: dict[str, Broken] = {
 }
 
 ALLOWED: dict[str, list[Event]] = {
+    "what lies before a failure is acknowledged after it": [
+        *(PART, *log("ab"), A, handed(0, 2), handed(1, 2), told(1, 3, "nack"), told(0, 4)),
+    ],
+    "a failure, and in the same message an ack of what lies behind it": [
+        *(PART, *log("ab"), A, handed(0, 2), handed(1, 2), told(0, 3, "nack"), told(1, 3)),
+    ],
+    "after a last failure that nobody shows a partition goes on": [
+        *(group("partition", max_attempts=1, dead_letter="dead"), *log("ab"), A, handed(0, 2)),
+        *(told(0, 3, "nack"), handed(1, 4)),
+    ],
+    "after a death that nobody shows a partition goes on": [
+        *(group("partition", max_attempts=1, dead_letter="dead"), *log("ab"), A, handed(0, 2), over("a1", 3)),
+        *(B, handed(1, 6, "b1")),
+    ],
+    "a partition goes on behind what its last owner had acknowledged": [
+        *(PART, *log("ab"), A, handed(0, 2), told(0, 3), over("a1", 4), B, handed(1, 6, "b1")),
+    ],
     "a stream that was over brings what comes later in its partition": [
         *(PART, *log("abc"), A, B, handed(0, 2), told(0, 3), over("b1", 3), handed(2, 4, "b1"), handed(1, 5)),
     ],
