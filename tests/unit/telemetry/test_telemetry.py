@@ -60,6 +60,10 @@ def test_events_and_gauges_reach_the_prometheus_text() -> None:
         made.sink(rpc.PublishHandled("orders", 10, 1000, 0.002, "", 17))
         made.sink(rpc.PublishHandled("orders", 1, 1000, 0.002, "", 18, repeats=3))
         made.sink(rpc.PublishHandled("orders", 10, 1000, 0.002, "NO_LEADER", 0))
+        made.sink(rpc.TransactHandled(0.002, ""))
+        made.sink(rpc.TransactHandled(0.002, "ALREADY_SETTLED"))
+        made.sink(rpc.DeadLettersTaken("orders.dead", "redriven", 3))
+        made.sink(rpc.DeadLettersTaken("orders.dead", "discarded", 4))
         made.sink(entry(17))
         made.sink(engine.ElectionStarted(term=4, pre_vote=True))
         made.sink(delivery.RecordsDelivered("billing", "orders", 5, 500))
@@ -69,6 +73,11 @@ def test_events_and_gauges_reach_the_prometheus_text() -> None:
     for line in (
         "holdfast_publish_records_total{",
         'reason="NO_LEADER"',
+        "holdfast_transactions_total",
+        "holdfast_transact_duration_seconds_bucket",
+        'reason="ALREADY_SETTLED"',
+        "holdfast_redriven_total{",
+        "holdfast_discarded_total{",
         "holdfast_replicate_duration_seconds_bucket",
         "holdfast_entry_size_bytes_bucket",
         "holdfast_elections_total{",
