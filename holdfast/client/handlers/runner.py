@@ -82,8 +82,6 @@ class Runner:
         self._workers: list[asyncio.Task[None]] = []
         #: Which worker a call runs in.
         self._at: dict[Job, asyncio.Task[Any]] = {}
-        #: Calls whose task was cancelled.
-        self._cancelled: set[Job] = set()
         self._main: asyncio.Task[Any] | None = None
         self._closing = False
         self._room = asyncio.Event()
@@ -168,7 +166,6 @@ class Runner:
                 case Cancel(job):
                     task = self._at.get(job)
                     if task is not None:
-                        self._cancelled.add(job)
                         task.cancel()
                 case Pause():
                     self._link.pause()
@@ -309,9 +306,6 @@ class Runner:
             error = raised
         finally:
             del self._at[job]
-        if job in self._cancelled:
-            self._cancelled.discard(job)
-            me.uncancel()
         torn_down = self._torn_down(me)
         if torn_down:
             self._do(self._core.stop(self._loop.time(), 0.0))
