@@ -62,7 +62,7 @@ class World:
         self.stamped_us = T0
         self.settings = settings or DeliverySettings()
         self.now = 100.0
-        self.queue: deque[tuple[bytes, Token]] = deque()
+        self.queue: deque[tuple[bytes, Token | None]] = deque()
         self.proposed: list[log_pb2.Op] = []
         self.events: list[object] = []
         self.clients: dict[str, Client] = {}
@@ -176,11 +176,14 @@ class World:
 
         Args:
             fate: ``applied``, ``lost`` (applied, and nobody knows), ``dropped`` (not, and nobody
-                knows), or an error that says nothing was done.
+                knows), ``late`` (nobody knows, and it is applied with the next step), or an error
+                that says nothing was done.
         """
         framed, token = self.queue.popleft()
         op = check_op(framed)
-        if isinstance(fate, HoldfastError):
+        if token is None:
+            self.apply(framed)
+        elif isinstance(fate, HoldfastError):
             self.leader.answered(token, Completed(token, None, fate, 0))
         elif fate == "applied":
             show, self.show_at_once = self.show_at_once, False
@@ -192,6 +195,8 @@ class World:
         else:
             if fate == "lost":
                 self.apply(framed)
+            elif fate == "late":
+                self.queue.appendleft((framed, None))
             self.leader.answered(token, Completed(token, None, OutcomeUnknownError("lost"), 0))
         return op
 

@@ -401,3 +401,46 @@ def test_joining_whatever_becomes_of_the_proposals(fate: str | NoLeaderError, wh
     world.publish("t", 0, b"")
     world.run()
     assert a.seen == [("t", 0, 0)]
+
+
+@pytest.mark.parametrize("fate", ["applied", "lost", "dropped", "late"])
+def test_nothing_is_handed_out_of_a_partition_that_changes_hands(fate: str) -> None:
+    world = World({"t": 2})
+    a = Client(world, "a", definition=definition())
+    world.run()
+    b = Client(world, "b")
+    for n in (0, 1):
+        world.publish("t", n, b"")
+    a.pump()
+    assert len(a.seen) == 1
+    world.step(fate)
+    world.advance(3)
+    assert len(a.seen) == len(b.seen) == 1
+    assert {*a.seen, *b.seen} == {("t", 0, 0), ("t", 1, 0)}
+
+
+@pytest.mark.parametrize("fate", [NoLeaderError("no"), "dropped"])
+def test_who_comes_back_does_not_wait_behind_a_failure(fate: str | NoLeaderError) -> None:
+    world = World()
+    a = Client(world, "a", definition=definition())
+    world.run()
+    a.disconnect()
+    Client(world, "b")
+    world.step(fate)
+    a.connect()
+    a.pump()
+    assert a.welcome is not None
+
+
+def test_what_is_due_is_not_put_off_by_what_happens_meanwhile() -> None:
+    world = World()
+    a, b = (Client(world, name, definition=definition()) for name in "ab")
+    world.run()
+    a.disconnect()
+    world.now += 1.6
+    for _ in range(4):
+        world.now += 0.0005
+        b.pump()
+        world.leader.tick()
+    world.run()
+    assert world.members() == ["b"]

@@ -773,3 +773,17 @@ def test_failures_beyond_the_bound_of_all_groups() -> None:
     assert a.settled() == {first: [], second: [(1, 1, "LIMIT_EXCEEDED")]}
     assert a.seen == [A, B, B]
     assert set(world.retries()) == {0}
+
+
+def test_rows_decide_nothing_before_the_fence() -> None:
+    """The operation is in the log, behind what somebody else changes; its record is not charged again."""
+    world, a = one(KEY, retry=retry(initial_ms=60_000))
+    world.publish("t", 0, b"1")
+    world.run()
+    number = a.nack(A)
+    world.advance(0.005, running=False)
+    world.step("late")
+    world.define(ordering=KEY, retry=retry(initial_ms=30_000))
+    world.advance(5)
+    assert world.retries()[0].attempts == 1
+    assert a.settled() == {number: []}
