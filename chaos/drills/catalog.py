@@ -26,6 +26,7 @@ ORDER = (
     "slow-consumer",
     "wiped-node",
     "exactly-once",
+    "exactly-once-postgres",
     "power-loss-one",
     "power-loss-all",
     "bit-flip",

@@ -6,6 +6,7 @@ import asyncio
 import os
 import sys
 from asyncio.subprocess import PIPE, Process
+from collections.abc import Sequence
 
 import holdfast
 from holdfast.chaos.demo import flights
@@ -13,7 +14,7 @@ from holdfast.chaos.drills.load import LoadPlan
 from holdfast.chaos.drills.scene import Drill, Scene
 from holdfast.chaos.keeper import Keeper
 from holdfast.chaos.pipeline import rows
-from holdfast.chaos.pipeline.judge import judge
+from holdfast.chaos.pipeline.judge import Findings, judge
 from holdfast.errors import HoldfastError
 
 _CONSUMERS = 3
@@ -39,6 +40,9 @@ class ExactlyOnce(Drill):
         "order, payment, ledger: random kill -9 of brokers and consumers for ten minutes; every effect once"
     )
     needs = frozenset({"kill"})
+    #: The group that keeps the ledger, and what its processes are told beside.
+    group = rows.BOOKKEEPERS
+    consumer_arguments: tuple[str, ...] = ()
     plan = LoadPlan(singles=1, single_rate=10.0, bursts=0, impatient=0, members=1, replayers=0)
 
     def __init__(self) -> None:
@@ -54,12 +58,12 @@ class ExactlyOnce(Drill):
             await bus.create_topic(rows.PAYMENTS, partitions=rows.PARTITIONS)
             await bus.create_topic(rows.LEDGER, partitions=rows.PARTITIONS)
             await bus.create_topic(rows.DEAD, partitions=1)
-            processes = _Processes(endpoints, scene)
+            processes = Processes(endpoints, scene, self.consumer_arguments)
             try:
                 await self._play(scene, bus, processes)
             finally:
                 await processes.end()
-            found = await judge(bus, await asyncio.to_thread(lambda: flights.load()[: self.rows]))
+            found = await self.judged(bus, await asyncio.to_thread(lambda: flights.load()[: self.rows]))
         scene.facts |= {
             "orders": found.orders,
             "payments": found.payments,
@@ -73,11 +77,11 @@ class ExactlyOnce(Drill):
         for problem in found.problems:
             scene.require(False, "exactly-once", problem)
 
-    async def _play(self, scene: Scene, bus: holdfast.Client, processes: _Processes) -> None:
+    async def _play(self, scene: Scene, bus: holdfast.Client, processes: Processes) -> None:
         for number in range(_CONSUMERS):
             await processes.consumer(number)
         publishing = asyncio.ensure_future(processes.publish(self.rows, self.seconds))
-        killing = asyncio.ensure_future(self._kill(scene, processes))
+        killing = asyncio.ensure_future(self.kills(scene, processes))
         try:
             await publishing
             scene.say(f"{self.rows:,} orders are published")
@@ -87,7 +91,18 @@ class ExactlyOnce(Drill):
             publishing.cancel()
             await asyncio.gather(killing, publishing, return_exceptions=True)
 
-    async def _kill(self, scene: Scene, processes: _Processes) -> None:
+    # -- what a ledger elsewhere changes -----------------------------------------------
+
+    async def entries(self, bus: holdfast.Client) -> int:
+        """How many payments are in the ledger by now."""
+        topic = await bus.topic(rows.LEDGER)
+        return sum(part.end_offset for part in topic.partition_info)
+
+    async def judged(self, bus: holdfast.Client, departures: Sequence[flights.Departure]) -> Findings:
+        """What is in the end."""
+        return await judge(bus, departures)
+
+    async def kills(self, scene: Scene, processes: Processes) -> None:
         """Brokers and consumers in turn of chance, as long as orders are published and handled."""
         chance = scene.load.random
         while True:
@@ -116,9 +131,8 @@ class ExactlyOnce(Drill):
         shown = -1
         while scene.now() < deadline:
             try:
-                topic = await bus.topic(rows.LEDGER)
-                done = sum(part.end_offset for part in topic.partition_info)
-                group = await bus.group(rows.BOOKKEEPERS)
+                done = await self.entries(bus)
+                group = await bus.group(self.group)
                 settled = sum(part.floor for part in group.partitions)
             except HoldfastError:
                 done = settled = -1  # a broker is away
@@ -133,11 +147,12 @@ class ExactlyOnce(Drill):
         )
 
 
-class _Processes:
+class Processes:
     """The publisher and the consumers; those that die by themselves are started again."""
 
-    def __init__(self, endpoints: list[str], scene: Scene) -> None:
+    def __init__(self, endpoints: list[str], scene: Scene, arguments: Sequence[str]) -> None:
         self.kills = 0
+        self._arguments = arguments
         self._endpoints = endpoints
         self._scene = scene
         self._keeper = Keeper()
@@ -148,7 +163,7 @@ class _Processes:
 
     async def consumer(self, number: int) -> None:
         """Start one that does not run."""
-        process = await self._start("consume")
+        process = await self._start("consume", *self._arguments)
         self._consumers[number] = process
         self._watchers[number] = asyncio.ensure_future(self._restart(number, process))
 

@@ -17,13 +17,14 @@ def main() -> None:
     publishing.add_argument("--first", type=int, default=0)
     publishing.add_argument("--end", type=int, required=True)
     publishing.add_argument("--seconds", type=float, default=0.0, help="to take for it")
-    parts.add_parser("consume", help="orders to payments, payments to the ledger, until SIGTERM")
+    consuming = parts.add_parser("consume", help="orders to payments, payments to the ledger, until SIGTERM")
+    consuming.add_argument("--database", default="", help="a PostgreSQL that has the ledger; else a topic")
     arguments = parser.parse_args()
     endpoints = arguments.endpoints.split(",")
     if arguments.part == "publish":
         asyncio.run(publish(endpoints, arguments.first, arguments.end, arguments.seconds))
     else:
-        asyncio.run(consume(endpoints))
+        asyncio.run(consume(endpoints, arguments.database))
 
 
 if __name__ == "__main__":

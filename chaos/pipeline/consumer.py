@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import holdfast
 from holdfast import GroupDefinition, Retry
 from holdfast.chaos.pipeline import rows
+from holdfast.chaos.pipeline.accounts import keep_accounts
 from holdfast.client.events import Assigned, Disconnected, SubscriptionEvent
 from holdfast.errors import HoldfastError, TransactionRefusedError
 
@@ -35,12 +36,17 @@ BOOKKEEPERS = GroupDefinition(
 )
 
 
-async def consume(endpoints: Sequence[str]) -> None:
-    """Until SIGTERM; what is under way then is given back."""
+async def consume(endpoints: Sequence[str], database: str = "") -> None:
+    """Until SIGTERM; what is under way then is given back.
+
+    Args:
+        database: a PostgreSQL that has the ledger, as libpq takes it; empty: a topic has it.
+    """
     over = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, over.set)
     async with holdfast.connect(endpoints, delivery_timeout=60.0) as bus:
-        tasks = [asyncio.ensure_future(_enrich(bus)), asyncio.ensure_future(_keep_books(bus))]
+        books = keep_accounts(bus, database) if database else _keep_books(bus)
+        tasks = [asyncio.ensure_future(_enrich(bus)), asyncio.ensure_future(books)]
         ended = asyncio.ensure_future(over.wait())
         done, _ = await asyncio.wait([*tasks, ended], return_when=asyncio.FIRST_COMPLETED)
         for task in tasks:

@@ -8,6 +8,8 @@ import msgspec
 
 ORDERS, PAYMENTS, LEDGER, DEAD = "orders", "payments", "ledger", "orders.dead"
 ENRICHERS, BOOKKEEPERS = "enrichers", "bookkeepers"
+#: Keeps the ledger in a database instead.
+ACCOUNTANTS = "accountants"
 #: The same for all three: a key's records are in the partition of one number in each.
 PARTITIONS = 6
 #: Stands for planes without a tail number in what has to have a key.

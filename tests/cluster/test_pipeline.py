@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from holdfast.chaos import postgres
 from holdfast.chaos.demo.flights import Departure, load
 from holdfast.chaos.drills.__main__ import main
 from holdfast.chaos.pipeline import rows
@@ -16,19 +17,22 @@ from holdfast.testing import embedded
 pytestmark = pytest.mark.timeout(240)
 
 _LINE = (
-    r"drill exactly-once: acked=\d+ lost=0 duplicated=0 unknown=\d+ recovery_ms=\d+ orders=1000 payments=999 "
+    r"drill {name}: acked=\d+ lost=0 duplicated=0 unknown=\d+ recovery_ms=\d+ orders=1000 payments=999 "
     r"ledger=999 dead=1 effects_lost=0 effects_duplicated=0 out_of_order=0 kills=\d+"
 )
 
 
+@pytest.mark.parametrize("name", ["exactly-once", "exactly-once-postgres"])
 def test_every_effect_is_there_once(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    if name.endswith("postgres") and postgres.find() is None:
+        pytest.skip(postgres.MISSING)
     monkeypatch.setenv("DRILL_ROWS", "1000")
     monkeypatch.setenv("DRILL_SECONDS", "8")
-    assert main(["exactly-once", "--report-dir", str(tmp_path)]) == 0
+    assert main([name, "--report-dir", str(tmp_path)]) == 0
     (line,) = capsys.readouterr().out.splitlines()
-    assert re.fullmatch(_LINE, line), line
+    assert re.fullmatch(_LINE.replace("{name}", name), line), line
 
 
 @pytest.fixture(scope="module")

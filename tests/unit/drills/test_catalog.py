@@ -17,6 +17,7 @@ PROMISED = (
     "leader-kill", "follower-kill", "rolling-restart", "pause-leader", "partition-majority",
     "partition-one-way", "partition-bridge", "slow-network", "slow-disk", "full-disk", "clock-skew",
     "slow-consumer", "wiped-node", "power-loss-one", "power-loss-all", "bit-flip", "exactly-once",
+    "exactly-once-postgres",
 )  # fmt: skip
 
 
