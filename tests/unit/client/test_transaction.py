@@ -221,8 +221,12 @@ async def test_a_member_names_its_leases_anew_after_a_change_of_leader() -> None
         NotDeliveredError("no session"),
         answer(),
     )
-    connection.before.extend((lambda: None, lambda: member.moved("", 0, {}), lambda: None))
-    asyncio.get_running_loop().call_later(0.06, member.moved, "s2", 4, {5: 0, 6: 0, 9: 0})
+
+    def break_stream() -> None:
+        member.moved("", 0, {})
+        asyncio.get_running_loop().call_later(0.06, member.moved, "s2", 4, {5: 0, 6: 0, 9: 0})
+
+    connection.before.extend((lambda: None, break_stream, lambda: None))
     async with begin(connection) as tx:
         for offset in (9, 5, 6):
             tx.consume(record(member, offset))
