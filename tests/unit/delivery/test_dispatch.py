@@ -78,6 +78,7 @@ def test_a_failed_key_waits_alone() -> None:
     assert (again.offset, again.attempts, parcel.sparse[0].runs()) == (0, 1, (0, [0, 1]))
     assert w.offsets(a) == [], "what is behind it waits still"
     w.flow.settle(a, parcel.lease, [(0, 1)])
+    assert not len(w.flow.retrying), "settled, it waits for nothing"
     assert w.offsets(a) == [2]
 
 

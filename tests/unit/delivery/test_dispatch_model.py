@@ -75,7 +75,7 @@ class GroupModel(RuleBasedStateMachine):
             self.ordering,
             max_unacked=12,
             max_retrying=5,
-            max_attempts=3,
+            max_attempts=2,
             dead_letter_topic="dead",
             initial_ms=20,
             max_ms=100,
@@ -312,6 +312,20 @@ class GroupModel(RuleBasedStateMachine):
     @precondition(lambda self: self.hand)
     @step(data=st.data(), kind=st.sampled_from(sorted(CAUSES)), delay=DELAYS)
     def nack(self, data: st.DataObject, kind: bus_pb2.NackKind, delay: int | None) -> None:
+        self._nack(data, kind, delay)
+
+    @precondition(lambda self: self.hand)
+    @step(data=st.data(), buries=st.booleans())
+    def fail_and_retry(self, data: st.DataObject, buries: bool) -> None:
+        """All of it, so that records get far: failed, charged, due, and out again."""
+        self._nack(data, bus_pb2.NACK_KIND_RETRY, 0)
+        for _ in range(len(self.queue)):
+            self._apply(buries=buries)
+        for name in sorted(self.members):
+            self.members[name].credits += 3
+            self._deliver(self.members[name])
+
+    def _nack(self, data: st.DataObject, kind: bus_pb2.NackKind, delay: int | None) -> None:
         drawn = self._draw_held(data)
         if drawn is None:
             return
