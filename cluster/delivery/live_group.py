@@ -236,6 +236,7 @@ class LiveGroup(GroupVoice):
         if ready:
             return ready.pop(0)
         if not session.willing or self._gathering:
+            session.holder.linger_until = None  # it is asked again when that is over
             return None
         stamp_us = self._around.stamp_us()
         try:
@@ -246,6 +247,10 @@ class LiveGroup(GroupVoice):
             return parcel
         self._hold_back(session, parcel, now)
         return None
+
+    def owes(self, session: Session) -> bool:
+        """At most once: something was settled for it, and is still to be sent."""
+        return bool(self._parcels.get(session))
 
     def touch(self, key: PartitionKey) -> None:
         """Records were appended to a partition."""

@@ -169,6 +169,11 @@ class LiveGroups:
         finally:
             self._after(group, now)
 
+    def owes(self, session: Session) -> bool:
+        """Something was settled for it, and is still to be sent, whatever credits it has left."""
+        group = self._of.get(session)
+        return group is not None and group.owes(session)
+
     def slot_of(self, session: Session, key: PartitionKey) -> int:
         """The number its member knows a partition by; 0: the group does not read it any more."""
         group = self._of.get(session)

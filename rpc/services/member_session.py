@@ -132,7 +132,7 @@ class MemberSession:
             if session.ended is not None:
                 raise session.ended
             message = self._next_control()
-            if message is None and session.willing and session.holder.credits > 0:
+            if message is None and self._asks:
                 await self._egress.turn()
                 parcel = await self._repaired(self._next_parcel, self._settings.repair_wait)
                 if parcel is not None and not parcel.records:
@@ -153,9 +153,16 @@ class MemberSession:
             elif session.ended is None:
                 await self._wait(said + self._heartbeat_s)
 
+    @property
+    def _asks(self) -> bool:
+        """There may be records for it: it takes some, or some are settled already and only to be sent."""
+        session = self._session
+        return (session.willing and session.holder.credits > 0) or self._live.owes(session)
+
     async def _wait(self, until: float) -> None:
         linger = self._session.holder.linger_until
-        if linger is not None:
+        # Over, and not asked, it would stay over, and nobody would ever wait.
+        if linger is not None and self._asks:
             until = min(until, linger)
         timer = self._loop.call_at(until, self._wake.set)
         try:
