@@ -189,7 +189,7 @@ class Handed:
         slot = self.by_place.get((topic, partition))
         value = None if slot is None else slot.open.pop(offset, None)
         if slot is None or value is None:
-            return False
+            return self._say_later((topic, partition), offset, None)
         self.open -= 1
         slot.acked.setdefault(value >> 1, []).append(offset)
         return True
@@ -198,7 +198,8 @@ class Handed:
         """All records of the partition up to this one have been handled; how many that were."""
         slot = self.by_place.get((topic, partition))
         if slot is None:
-            return 0
+            claimed = [at for at in self._held.get((topic, partition), ()) if at <= offset]
+            return sum(self._say_later((topic, partition), at, None) for at in claimed)
         # Deliveries come in order, so the first ones are the lowest.
         done = []
         for open_offset in slot.open:
@@ -215,9 +216,21 @@ class Handed:
         slot = self.by_place.get((topic, partition))
         value = None if slot is None else slot.open.pop(offset, None)
         if slot is None or value is None:
-            return False
+            return self._say_later((topic, partition), offset, nack)
         self.open -= 1
         self._nack(slot, value >> 1, offset, nack)
+        return True
+
+    def _say_later(self, place: Place, offset: int, outcome: Outcome) -> bool:
+        """Of a record that is claimed over a new connection: it is said once the claim is answered."""
+        claimed = self._held.get(place, {})
+        if claimed.get(offset) is not True:
+            return False
+        claimed[offset] = outcome
+        if outcome is not None and self.in_order:
+            for behind in [at for at, what in claimed.items() if at > offset and what is True]:
+                del claimed[behind]
+                self.lost.append((*place, behind))
         return True
 
     def _nack(self, slot: Slot, lease: int, offset: int, nack: Nack) -> None:
@@ -244,6 +257,8 @@ class Handed:
         slot = self.by_place.get((topic, partition))
         if slot is not None and slot.open.pop(offset, None) is not None:
             self.open -= 1
+        elif self._held.get((topic, partition), {}).get(offset) is True:
+            del self._held[topic, partition][offset]
 
     def lease(self, topic: str, partition: int, offset: int) -> tuple[int, int] | None:
         """Slot and lease of an open record."""

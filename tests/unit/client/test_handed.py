@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -145,6 +148,53 @@ def test_what_was_said_and_what_runs_is_claimed_again() -> None:
     assert not handed.unconfirmed
 
 
+def claiming(*, in_order: bool = False) -> Handed:
+    """Five records that the application has, between a hello and its answer."""
+    handed = member(in_order=in_order, partitions=1)
+    handed.deliver(1, 1, [0, 1, 2, 3, 4])
+    begin(handed, 1, 0, 1, 2, 3, 4)
+    handed.disconnect()
+    return handed
+
+
+def answered(handed: Handed) -> bus_pb2.Settle:
+    """All claims are granted: what is said then."""
+    handed.welcome([bus_pb2.Holding(topic="t", partition=0, base=0, runs=[0, 5])])
+    assign(handed, 1, first_slot=8)
+    (settle,) = handed.collect()
+    return settle
+
+
+def test_what_is_said_while_claims_are_under_way_is_not_forgotten() -> None:
+    handed = claiming()
+    assert handed.ack("t", 0, 0)
+    assert not handed.ack("t", 0, 0), "twice"
+    assert handed.nack("t", 0, 1, RETRY)
+    handed.consumed("t", 0, 4)
+    assert not handed.ack("t", 0, 7), "never handed"
+    assert handed.unconfirmed
+    settle = answered(handed)
+    assert acks(settle) == {(8, 0): [0]}
+    assert [(n.slot, n.offset) for n in settle.nacks] == [(8, 1)]
+    assert handed.open == 2, "2 and 3 are still worked on"
+    assert handed.lost == []
+
+
+def test_all_up_to_a_record_while_claims_are_under_way() -> None:
+    handed = claiming()
+    assert handed.ack_through("t", 0, 2) == 3
+    assert acks(answered(handed)) == {(8, 0): [0, 1, 2]}
+
+
+def test_behind_a_failure_nothing_is_valid_while_claims_are_under_way() -> None:
+    handed = claiming(in_order=True)
+    assert handed.nack("t", 0, 2, RETRY)
+    assert handed.lost == [("t", 0, 3), ("t", 0, 4)]
+    settle = answered(handed)
+    assert [(n.slot, n.offset) for n in settle.nacks] == [(8, 2)]
+    assert handed.open == 2, "0 and 1 are still worked on"
+
+
 def test_partitions_that_go_take_their_records_with_them() -> None:
     handed = member()
     handed.deliver(2, 1, [0, 1, 2])
@@ -225,10 +275,11 @@ class Broker:
                         del self.leases[other]
         self.handed.settled(settle.number)
 
-    def reconnect(self) -> None:
+    def reconnect(self, meanwhile: Callable[[], object]) -> None:
         """All leases end but those that are claimed."""
         self.sent.clear()
         claims = self.handed.disconnect()
+        meanwhile()
         claimed = {(c.partition, o) for c in claims for o in offsets_of(c.base, c.runs)}
         kept = claimed & set(self.leases)
         self.leases = dict.fromkeys(kept, -1)
@@ -268,7 +319,12 @@ def test_nothing_is_forgotten_and_nothing_is_stuck(in_order: bool, steps: list[t
         elif kind == "answer":
             broker.answer()
         elif kind == "break":
-            broker.reconnect()
+            said = (
+                partial(handed.ack, "t", partition, offset),
+                partial(handed.nack, "t", partition, offset, RETRY),
+                partial(handed.ack_through, "t", partition, offset),
+            )
+            broker.reconnect(said[offset % 3])
         assert handed.open == sum(len(slot.open) for slot in handed.slots.values())
     # In the end everything can be handled: no lease is held that the member does not know of.
     for _ in range(6):
