@@ -205,6 +205,8 @@ BROKEN: dict[str, Broken] = {
 }
 
 ALLOWED: dict[str, list[Event]] = {
+    "due, and nobody is there to take it": [G, *log("a"), A, *FAILED, Conditions(100.0, 20.0)],
+    "due, and there was no calm": [G, *log("a"), A, *FAILED, Conditions(100.0, None, ["g"])],
     "the group is deleted before it is due": [
         *(G, *log("a"), A, *FAILED, GroupDeleted("op", "g", 3.5, 3.6, Outcome.OK), calm()),
     ],
