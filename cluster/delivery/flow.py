@@ -278,8 +278,8 @@ class Flow(FlowRows):
                 refused.append(expired(it.first, it.end))
             self._end_ghost(it)
             return
+        settled.append((max(it.first, self.window.floor), it.end))
         self.window.add_range(it.first, it.end)
-        settled.append((it.first, it.end))
         if len(self.retrying):
             for offset in self.retrying.within(it.first, it.end):
                 self.retrying.drop(offset)

@@ -274,6 +274,19 @@ def test_cumulative_acks_and_the_next_owner() -> None:
     assert refusal(w.flow.nack(a, 0, 4)) is LeaseExpiredError
 
 
+def test_what_retention_took_of_a_run_is_not_settled_once_more() -> None:
+    w = in_order()
+    a = w.member("a")
+    w.append(b"", b"")
+    w.append(b"", b"")
+    w.offsets(a)
+    w.log.trim(0, 2)
+    w.append(b"")
+    assert w.offsets(a) == [4]
+    assert w.flow.settle_below(a, 4).settled == [(2, 4)]
+    assert (w.flow.window.floor, a.in_flight) == (4, 1)
+
+
 def test_what_a_transaction_holds_stops_the_next_owner() -> None:
     w = in_order()
     a, b = w.member("a"), w.member("b")
