@@ -13,8 +13,8 @@ class DeliverySettings:
     #: bound that partition's delivery pauses until the prefix moves.
     max_unacked: int = 50_000
     #: Members of one group, groups with members, and members on this node.
-    max_members_per_group: int = 256
-    max_groups: int = 1_000
+    max_members_per_group: int = 1_000
+    max_groups: int = 10_000
     max_sessions: int = 2_000
     #: Topics one member may name, and partitions one group may read.
     max_topics_per_member: int = 64

@@ -14,6 +14,7 @@ from holdfast.client.backoff import Backoff
 from holdfast.client.effects import REAL, Effects
 from holdfast.client.failures import from_rpc, is_uncertain, said_by_broker
 from holdfast.client.options import ClientOptions
+from holdfast.client.shared_look import SharedLook
 from holdfast.client.stored import ReplayMessage, parse_replay
 from holdfast.errors import (
     ClosedError,
@@ -191,6 +192,7 @@ class Connection:
         self._endpoints: dict[str, Endpoint] = {}
         #: When the search for a leader began that has not found one yet.
         self._leaderless_since: float | None = None
+        self._looks = SharedLook(self._look_for_newer)
         self._preferred: Endpoint | None = None
         self._term = 0
         self._closed = False
@@ -235,6 +237,7 @@ class Connection:
 
     async def close(self) -> None:
         self._closed = True
+        await self._looks.close()
         endpoints, self._endpoints = self._endpoints, {}
         await asyncio.gather(*[endpoint.channel.close(None) for endpoint in endpoints.values()])
 
@@ -352,8 +355,13 @@ class Connection:
         return leader
 
     async def newer_leader(self, than: int) -> bool:
-        """Whether a broker has been elected in a term after this one. One look at each."""
+        """Whether a broker has been elected in a term after this one.
 
+        One look at each broker serves all who ask at about the same time.
+        """
+        return await self._looks.shared(than)
+
+    async def _look_for_newer(self, than: int) -> bool:
         async def newer(endpoint: Endpoint) -> bool:
             try:
                 status = await endpoint.unary(GET_STATUS, cluster_pb2.GetStatusRequest(), _PROBE_SECONDS)
