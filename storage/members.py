@@ -28,6 +28,11 @@ class MemberRow(msgspec.Struct, frozen=True, gc=False):
     joined_at_us: int
 
 
+def cut_name(name: str) -> str:
+    """``name`` as far as it is kept."""
+    return name.encode(errors="replace")[:MAX_NAME_BYTES].decode(errors="ignore")
+
+
 def read(r: Reader, group: str, member: str) -> MemberRow | None:
     """None when the group has no such member."""
     value = r.get(Table.MEMBERS, _key(group, member))
@@ -36,7 +41,7 @@ def read(r: Reader, group: str, member: str) -> MemberRow | None:
 
 def write(w: Writer, group: str, member: str, row: MemberRow) -> None:
     """Set a member's row; a longer name is cut."""
-    name = row.name.encode(errors="replace")[:MAX_NAME_BYTES].decode(errors="ignore").encode()
+    name = cut_name(row.name).encode()
     flags = _FIXED if row.fixed else 0
     w.put(
         Table.MEMBERS,

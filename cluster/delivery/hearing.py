@@ -21,6 +21,7 @@ from holdfast.errors import (
     NotDeliveredError,
     TransactionRequiredError,
 )
+from holdfast.storage.retries import cut
 from holdfast.v1 import bus_pb2, log_pb2
 
 #: What the log is told of a nack. A release is charged only when it has been one too many.
@@ -127,7 +128,7 @@ class Hearing(NamedTuple):
                 nack.offset,
                 _CAUSES[nack.kind],
                 nacked.charge.lane,
-                _TOO_OFTEN if released else nack.error,
+                _TOO_OFTEN if released else cut(nack.error),
                 nack.delay_ms if nack.HasField("delay_ms") and not released else None,
                 receipt,
             )

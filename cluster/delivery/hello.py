@@ -10,7 +10,7 @@ from holdfast.cluster.delivery.runs import ranges_of
 from holdfast.cluster.group_definition import DAY_MS
 from holdfast.cluster.state.names import check_name
 from holdfast.errors import InvalidArgumentError, LimitExceededError, ProtocolVersionError
-from holdfast.storage.members import MAX_MEMBER_BYTES
+from holdfast.storage.members import MAX_MEMBER_BYTES, cut_name
 from holdfast.v1 import bus_pb2
 
 #: Versions of the subscription spoken here: that of clients without leases, and this one.
@@ -90,7 +90,7 @@ def check_start(start: bus_pb2.SubscribeStart, *, max_credits: int) -> Hello:
     return Hello(
         group=start.group,
         member=start.member_id,
-        name=start.consumer_name,
+        name=cut_name(start.consumer_name),
         protocol=start.protocol,
         topics=topics,
         definition=definition,

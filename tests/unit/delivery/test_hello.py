@@ -53,6 +53,11 @@ def test_what_is_refused(field: str, fields: dict[str, Any]) -> None:
     assert caught.value.metadata["field"] == field
 
 
+def test_a_long_name_is_cut() -> None:
+    """As its row has it: otherwise the row would never be as it should be."""
+    assert check_start(start(consumer_name="n" * 100_000), max_credits=10).name == "n" * 200
+
+
 def test_another_protocol() -> None:
     with pytest.raises(ProtocolVersionError) as caught:
         check_start(start(protocol=3), max_credits=10)

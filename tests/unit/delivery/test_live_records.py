@@ -116,6 +116,19 @@ def test_a_nack_with_a_delay_of_its_own() -> None:
     assert a.seen == [A, A]
 
 
+def test_a_long_error_goes_no_further_than_it_is_kept() -> None:
+    """With all of it, operations would be larger than any may be, and the group would stand still."""
+    world, a = one(NONE)
+    world.publish("t", 0, *[b""] * 50)
+    world.run()
+    before = len(world.proposed)
+    for offset in range(50):
+        a.nack(("t", 0, offset), error="x" * 100_000)
+    world.settle_down()
+    assert {len(row.errors[0][1]) for row in world.retries().values()} == {200}
+    assert sum(op.ByteSize() for op in world.proposed[before:]) < 50 * 300
+
+
 def test_a_release_costs_nothing() -> None:
     world, a = one(KEY)
     world.publish("t", 0, b"k")
