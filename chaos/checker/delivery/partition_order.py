@@ -42,6 +42,14 @@ class _Lane:
         self._back: list[int] = []
         self._fresh = flow.start
         self._open: dict[str, set[int]] = defaultdict(set)
+        # What clients claimed of a new leader: where they had it from does not matter then.
+        place = flow.topic, flow.partition
+        self._claimed = {
+            spot[2]
+            for session in flow.group.sessions.by_name.values()
+            for spot in session.held
+            if spot[:2] == place
+        }
 
     def judge(self) -> None:
         flow = self._flow
@@ -100,6 +108,7 @@ class _Lane:
     def _unseen(self, offset: int) -> bool:
         return (
             offset not in self._places
+            and offset not in self._claimed
             and offset >= self._flow.log.start
             and (not self._flow.log.known or self._flow.log.at(offset) is not None)
         )

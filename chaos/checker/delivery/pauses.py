@@ -33,7 +33,8 @@ def check(group: Group, conditions: Conditions | None, findings: Findings) -> No
 
 def _stands(flow: Flow, ended: float) -> Iterator[tuple[float, float, str, int]]:
     """When delivery has certainly stood still at a bound: from, until, at which, for which record."""
-    yield from _full(flow, ended)
+    if flow.group.semantics != "at_most_once":  # there nothing that was handed out is unsettled
+        yield from _full(flow, ended)
     if flow.group.ordering == "partition":
         yield from _parked(flow, ended)
 

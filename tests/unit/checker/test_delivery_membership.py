@@ -233,6 +233,10 @@ ALLOWED: dict[str, list[Event]] = {
         *(*at_rest(0, [(2, 4)], index=50), lag_read("n1", 50, 1)),
         *(lag_read("n2", 50, 1), lag_read("n3", 9, 0)),
     ],
+    "at most once nothing that was handed out is unsettled": [
+        *(group("none", "at_most_once", max_unacked=3), *log("abcd"), A, handed(0, 2), handed(1, 2)),
+        *(handed(2, 2), *at_rest(4), calm()),
+    ],
     "full, and told": [THREE_UNACKED, *log("abcd"), A, B, *FULL, paused("a1", 2.5), calm()],
     "full for a moment": [THREE_UNACKED, *log("abcd"), A, *FULL, told(0, 6.9), handed(3, 9), told(3, 10)],
     "not full": [THREE_UNACKED, *log("abcd"), A, handed(0, 2), handed(1, 2), calm()],

@@ -210,6 +210,11 @@ ALLOWED: dict[str, list[Event]] = {
     "a partition goes on behind what its last owner had acknowledged": [
         *(PART, *log("ab"), A, handed(0, 2), told(0, 3), over("a1", 4), B, handed(1, 6, "b1")),
     ],
+    "a new leader takes up what an old one has handed out without leading": [
+        *(PART, *log("abc"), leader("n1", 1, 0.5), A, handed(0, 2), told(0, 3), leader("n2", 2, 3.5)),
+        *(handed(1, 4), over("a1", 4.5), joined("a2", 5, held=[1]), handed(2, 6, "a2")),
+        told(1, 7, session="a2"),
+    ],
     "a stream that was over brings what comes later in its partition": [
         *(PART, *log("abc"), A, B, handed(0, 2), told(0, 3), over("b1", 3), handed(2, 4, "b1"), handed(1, 5)),
     ],
