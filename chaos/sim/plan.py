@@ -88,6 +88,9 @@ _THEMED = 0.4
 #: Clients that some runs have beside the usual ones, and how often.
 GUESTS: dict[str, float] = {
     "keyed": 0.3,  # publish with idempotency keys, their own and each other's
+    # Members of a defined group, whose handlers fail and die; by invitation, in a plan's line: a record
+    # that runs while the ack before it in its key is unconfirmed may come again beside itself.
+    "workers": 0.0,
 }
 
 #: No run is longer, seconds.

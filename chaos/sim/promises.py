@@ -23,6 +23,7 @@ PROMISES: dict[str, str] = {
     "no-recovery": "The cluster is whole again within its time, and its replicas the same.",
     "clients-hang": "Every call of a client ends.",
     "group-stuck": "A group with a living member comes to the end of what it reads.",
+    "worker-stuck": "A defined group with a willing member settles all there is but what is parked for good.",
     "not-repaired": "Damaged rows are mended, or the disk is asked to be replaced.",
     # Of the simulation itself.
     "simulation-diverged": "Time goes on, and replicas apply the same.",

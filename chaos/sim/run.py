@@ -9,8 +9,10 @@ from dataclasses import dataclass, field
 import msgspec
 
 from holdfast.chaos.checker import Violation, judge
+from holdfast.chaos.checker.delivery_events import Conditions
 from holdfast.chaos.checker.history import Fault, History, Leader, Replica
 from holdfast.chaos.sim.cluster import Divergence, SimCluster, SimNode
+from holdfast.chaos.sim.groups_at_rest import read_group
 from holdfast.chaos.sim.liveness import Progress
 from holdfast.chaos.sim.loop import Spinning
 from holdfast.chaos.sim.nemesis import Nemesis
@@ -23,6 +25,7 @@ from holdfast.chaos.sim.replicas import read_replicas
 from holdfast.chaos.sim.sabotage import NONE, Sabotage
 from holdfast.chaos.sim.services import Front, address_of
 from holdfast.chaos.sim.timeline import Timeline
+from holdfast.chaos.sim.work_progress import WorkProgress
 from holdfast.chaos.sim.workloads import Workloads
 from holdfast.chaos.sim.world import BEGIN
 from holdfast.cluster.scrub import Scrub
@@ -35,6 +38,10 @@ _SETTLE_S = 40.0
 _FINISH_S = 40.0
 #: Groups have committed all there is, within so many virtual seconds of the last publish.
 _PROGRESS_S = 20.0
+#: A defined group has settled all there is, within so many: what failed has waited and come again.
+_WORK_S = 40.0
+#: Its members are all back within so many.
+_RETURN_S = 5.0
 #: Objects that may pile up before garbage is collected, between two runs.
 _GARBAGE = 200_000
 #: Passes over all rows within which damage must be gone: a node may need a new disk in between.
@@ -128,6 +135,8 @@ class Run:
             self._fault,
             self.oracle.disturbed,
         )
+        #: From when on the defined group has members that take all there is; None: never.
+        self._calm_from: float | None = None
         cluster.watch = self
 
     # -- cluster.Watch: the oracle's, and the services' life -------------------------------
@@ -173,6 +182,9 @@ class Run:
         self.nemesis.calm()
         self._come_to_rest()
         self.history.events.extend(read_replicas(cluster))
+        if self.workloads.work is not None:
+            self.history.events.extend(read_group(cluster, self.workloads.work.group))
+            self.history.add(self._conditions(self.workloads.work.group))
         self.violations += self.oracle.all_violations()
         self.violations += judge(self.history)[0]
 
@@ -205,6 +217,10 @@ class Run:
         if not cluster.run_until(lambda: workloads.settled, _FINISH_S):
             self._violate("clients-hang", f"{_FINISH_S:.0f} s after the last fault: {workloads}")
             return
+        if workloads.work is not None:
+            self._calm_from = cluster.world.now + _RETURN_S
+            if not self._work_ends(WorkProgress(self.front, workloads.work.group)):
+                return
         progress = Progress(self.front, workloads.reads)
         if not self._arrive(progress) or self.plan.order is None or not workloads.reads:
             return
@@ -224,6 +240,30 @@ class Run:
         for facts in progress.stuck():
             self._violate("group-stuck", f"{_PROGRESS_S:.0f} s after the last record: {facts}")
         return False
+
+    def _work_ends(self, progress: WorkProgress) -> bool:
+        """The defined group settles all there is, if the clocks of the brokers let it."""
+        if self.cluster.run_until(progress.complete, _WORK_S) or self._clocks_jumped:
+            return True
+        for facts in progress.stuck():
+            self._violate("worker-stuck", f"{_WORK_S:.0f} s after the last record: {facts}")
+        return False
+
+    @property
+    def _clocks_jumped(self) -> bool:
+        """What waits may then be due whenever it likes."""
+        return any(fault.kind == "clock_jump" for fault in self.plan.faults)
+
+    def _conditions(self, group: str) -> Conditions:
+        drifted = sum(fault.span for fault in self.plan.faults if fault.kind == "drift")
+        return Conditions(
+            ended=self.cluster.world.now,
+            calm_from=self._calm_from,
+            served=[] if self._clocks_jumped else [group],
+            # Drift is a tenth at most; a turn may take a moment.
+            skew_s=1e6 if self._clocks_jumped else 0.2 * drifted + 0.05,
+            late_s=0.01,
+        )
 
     def _healthy(self) -> bool:
         """A leader that can serve, every node up, no node that still has to learn what it forgot."""

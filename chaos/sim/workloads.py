@@ -11,6 +11,7 @@ from holdfast.chaos.sim.keyed_publishers import KeyedPublisher, KeyedTopic
 from holdfast.chaos.sim.publishers import Publisher, Straggler
 from holdfast.chaos.sim.readers import Admin, Replayer
 from holdfast.chaos.sim.services import Front
+from holdfast.chaos.sim.workers import TOPIC, Work, Worker
 
 #: Topic -> partitions. "short" keeps its last bytes only.
 TOPICS = {"main": 2, "short": 1}
@@ -42,6 +43,13 @@ class Workloads:
         if "keyed" in guests:
             keyed = KeyedTopic(front.cluster.world.stream("keyed"))
             self.actors += [KeyedPublisher(front, history, name, keyed) for name in ("k1", "k2")]
+        #: What the group of workers does; None: there is none.
+        self.work: Work | None = None
+        if "workers" in guests:
+            drawn = front.cluster.world.stream("workers")
+            self.work = work = Work(drawn)
+            self.actors.append(Publisher(front, history, "wp", {TOPIC: 1.0}, drawn.choice((5.0, 20.0))))
+            self.actors += [Worker(front, history, f"w{at + 1}", work) for at in range(work.members)]
         self._front = front
         self._history = history
 
@@ -58,7 +66,7 @@ class Workloads:
     def settle(self) -> None:
         """Nothing is published any more; those who consume go on, and acknowledge everything."""
         for actor in self.actors:
-            if isinstance(actor, Consumer):
+            if isinstance(actor, Consumer | Worker):
                 actor.settle()
             else:
                 actor.finish()
@@ -66,7 +74,7 @@ class Workloads:
     @property
     def settled(self) -> bool:
         """All are done but those who consume."""
-        return all(actor.done for actor in self.actors if not isinstance(actor, Consumer))
+        return all(actor.done for actor in self.actors if not isinstance(actor, Consumer | Worker))
 
     def straggler(self) -> Straggler:
         """One more client, which publishes now and then what everybody has to come to the end of."""
