@@ -155,7 +155,7 @@ async def letters(
     )
     async for page in _stream(connection, timeout, LIST, request):
         for letter in page.letters:
-            yield _letter(letter)
+            yield from_message(letter)
 
 
 async def redrive(
@@ -213,7 +213,7 @@ async def discard(
                 progress.matched,
                 progress.discarded,
                 progress.done,
-                tuple([_letter(letter) for letter in progress.sample]),
+                tuple([from_message(letter) for letter in progress.sample]),
             )
             if on_progress is not None:
                 on_progress(result)
@@ -252,7 +252,8 @@ async def _stream(
         await asyncio.sleep(delay)
 
 
-def _letter(message: groups_pb2.DeadLetter) -> DeadLetter:
+def from_message(message: groups_pb2.DeadLetter) -> DeadLetter:
+    """A dead letter as brokers tell of it."""
     record = message.record
     return DeadLetter(
         topic=message.topic,
@@ -281,7 +282,7 @@ def _redriven(progress: groups_pb2.RedriveProgress) -> RedriveResult:
         progress.refused,
         from_result(progress.last_error) if progress.HasField("last_error") else None,
         progress.done,
-        tuple([_letter(letter) for letter in progress.sample]),
+        tuple([from_message(letter) for letter in progress.sample]),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from types import TracebackType
 
 from holdfast.client.backoff import Backoff
@@ -72,6 +72,8 @@ class Membership(GroupStream):
         self._at = 0  # records of the first list that have been taken
         self._committed: dict[tuple[str, int], int] = {}
         self._paused = False
+        #: As the broker was told it on this connection.
+        self._paused_there = False
         #: Records it may still be handed since it was resumed with a limit; None: no limit.
         self._limit: int | None = None
         #: Records the broker may send before it is granted more.
@@ -318,39 +320,48 @@ class Membership(GroupStream):
             self._loop.call_later(_LINGER_SECONDS, self._flush_now.set)
 
     async def _write(self, call: Stream) -> None:
-        hello = bus_pb2.SubscribeStart()
-        hello.CopyFrom(self._hello)
-        hello.holding.extend(self._handed.disconnect())
-        self._granted = 0
-        hello.credits = self._grant()
-        paused = False
-        await self._send(call, bus_pb2.SubscribeRequest(start=hello))
+        await self._send(call, self._greeting())
         while True:
             await self._due()
             self._flush_now.clear()
             self._flush_planned = False
             if self._stream is not call:
                 continue  # before the assignment there are no slots to speak of
-            settles = self._handed.collect()
-            if settles:
-                settles[-1].credits = self._grant()
-            for message in settles:
-                await self._send(call, bus_pb2.SubscribeRequest(settle=message))
+            for request in self._messages():
+                await self._send(call, request)
             if self._handed.due:
                 self._flush_now.set()
-            if paused != self._paused:
-                paused = self._paused
-                await self._send(call, bus_pb2.SubscribeRequest(pause=bus_pb2.PauseRequest(paused=paused)))
-                self._granted = 0  # a pause takes them back
-            granted = self._grant()
-            if granted:
-                await self._send(call, bus_pb2.SubscribeRequest(credit=bus_pb2.Credit(records=granted)))
             if self._leaving:
                 await self._send(call, bus_pb2.SubscribeRequest(leave=bus_pb2.Leave()))
                 await call.done_writing()
                 await asyncio.Event().wait()  # the reader ends the call
             if self._loop.time() - self._said >= self._heartbeat_s / 2:
                 await self._send(call, bus_pb2.SubscribeRequest(heartbeat=bus_pb2.Heartbeat()))
+
+    def _greeting(self) -> bus_pb2.SubscribeRequest:
+        """The first message of a connection."""
+        hello = bus_pb2.SubscribeStart()
+        hello.CopyFrom(self._hello)
+        hello.holding.extend(self._handed.disconnect())
+        self._granted = 0
+        hello.credits = self._grant()
+        self._paused_there = False
+        return bus_pb2.SubscribeRequest(start=hello)
+
+    def _messages(self) -> Iterator[bus_pb2.SubscribeRequest]:
+        """What there is to say now, each message made when the one before it is sent."""
+        settles = self._handed.collect()
+        if settles:
+            settles[-1].credits = self._grant()
+        for message in settles:
+            yield bus_pb2.SubscribeRequest(settle=message)
+        if self._paused_there != self._paused:
+            self._paused_there = self._paused
+            yield bus_pb2.SubscribeRequest(pause=bus_pb2.PauseRequest(paused=self._paused_there))
+            self._granted = 0  # a pause takes them back
+        granted = self._grant()
+        if granted:
+            yield bus_pb2.SubscribeRequest(credit=bus_pb2.Credit(records=granted))
 
     def _grant(self) -> int:
         """Further records the broker may send."""
@@ -385,25 +396,30 @@ class Membership(GroupStream):
                     return
                 raise UnavailableError("the broker ended the subscription")
             self._heard = self._loop.time()
-            kind = response.WhichOneof("kind")
-            if kind == "delivery":
-                self._take(response.delivery)
-            elif kind == "settled":
-                self._confirmed(response.settled)
-            elif kind == "committed":
-                self._commit(response.committed)
-            elif kind == "welcome":
-                self._welcome(response.welcome)
-            elif kind == "assignment":
-                self._assign(response.assignment)
+            if self._hear(response) == "assignment":
                 self._connected(call, backoff)
                 self._flush_now.set()
-            elif kind == "revoking":
-                self._revoke(response.revoking)
-            elif kind == "paused":
-                paused = response.paused
-                reason = _REASONS.get(paused.reason, "")
-                self._tell(Paused(paused.topic, paused.partition, paused.paused, reason, paused.offset))
+
+    def _hear(self, response: bus_pb2.SubscribeResponse) -> str | None:
+        """Take a message; its kind."""
+        kind: str | None = response.WhichOneof("kind")
+        if kind == "delivery":
+            self._take(response.delivery)
+        elif kind == "settled":
+            self._confirmed(response.settled)
+        elif kind == "committed":
+            self._commit(response.committed)
+        elif kind == "welcome":
+            self._welcome(response.welcome)
+        elif kind == "assignment":
+            self._assign(response.assignment)
+        elif kind == "revoking":
+            self._revoke(response.revoking)
+        elif kind == "paused":
+            paused = response.paused
+            reason = _REASONS.get(paused.reason, "")
+            self._tell(Paused(paused.topic, paused.partition, paused.paused, reason, paused.offset))
+        return kind
 
     def _disconnected(self) -> None:
         self.session = ""

@@ -87,6 +87,11 @@ class RunnerCore:
         return len(self._running) + len(self._ending) + self._abandoned
 
     @property
+    def at_work(self) -> tuple[Job, ...]:
+        """Calls that somebody waits for."""
+        return (*self._running, *self._ending)
+
+    @property
     def waiting(self) -> int:
         """Records that are here and not begun."""
         return self._lanes.waiting

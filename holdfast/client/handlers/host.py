@@ -25,6 +25,15 @@ _DEAD_LETTER_ROOM = 16 << 10
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
+def pass_on(event: SubscriptionEvent, runner: Runner) -> None:
+    """What a membership tells, as far as it matters to the runner on it."""
+    if isinstance(event, Lost):
+        runner.lost(event.topic, event.partition, event.offset)
+    elif isinstance(event, Revoking):
+        for topic, partition in event.partitions:
+            runner.revoke(topic, partition)
+
+
 class HandlerHost:
     """The handlers of one client. What it is given are the client's methods of these names.
 
@@ -98,11 +107,7 @@ class HandlerHost:
 
     def _runner(self, handler: Handler[Any, Any]) -> Runner:
         def heard(event: SubscriptionEvent) -> None:
-            if isinstance(event, Lost):
-                runner.lost(event.topic, event.partition, event.offset)
-            elif isinstance(event, Revoking):
-                for topic, partition in event.partitions:
-                    runner.revoke(topic, partition)
+            pass_on(event, runner)
 
         options = handler.options
         link = self._join(

@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
 from contextvars import copy_context
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from holdfast.client.handlers.classify import Outcome, Verdict, explicit
 from holdfast.client.handlers.context import Context
@@ -43,6 +43,24 @@ _LAST_WAIT = 1.0
 #: A commit refused for one of these: the record is another member's, or settled.
 _TAKEN = (AlreadySettledError, FencedError, LeaseExpiredError)
 
+
+class Timer(Protocol):
+    """What is to be called later."""
+
+    def cancel(self) -> None:
+        """Do not."""
+
+
+class Timers(Protocol):
+    """Time, in monotonic seconds; an event loop is one."""
+
+    def time(self) -> float:
+        """Now."""
+
+    def call_later(self, delay: float, callback: Callable[[], object], /) -> Timer:
+        """Call it once, in so many seconds."""
+
+
 #: Opens the transaction that a record is handled in; its commit settles the record.
 OpenTransaction: TypeAlias = Callable[[Record], AbstractAsyncContextManager[Any]]
 
@@ -54,13 +72,19 @@ class Runner:
 
     Args:
         transaction: needed by handlers of ``exactly_once`` groups.
+        timers: the time of timeouts, breakers and graces; None: the event loop's.
 
     Raises:
         InvalidArgumentError: it is needed and missing.
     """
 
     def __init__(
-        self, handler: Handler[Any, Any], link: Link, *, transaction: OpenTransaction | None = None
+        self,
+        handler: Handler[Any, Any],
+        link: Link,
+        *,
+        transaction: OpenTransaction | None = None,
+        timers: Timers | None = None,
     ) -> None:
         self.handler = handler
         self._link = link
@@ -74,6 +98,7 @@ class Runner:
         self._threads = Threads(handler.options.concurrency, f"holdfast-{handler.options.group}")
         self._spans = Spans(handler.options.group)
         self._loop = asyncio.get_running_loop()
+        self._timers: Timers = timers or self._loop
         #: Of whoever made the runner: what one call sets is not for the next one, where that can be helped.
         self._context = copy_context()
         #: Begun, for the next worker that is free.
@@ -86,7 +111,7 @@ class Runner:
         self._closing = False
         self._room = asyncio.Event()
         self._over = asyncio.Event()
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: Timer | None = None
         self._failure: BaseException | None = None
 
     # -- for its owner ----------------------------------------------------------------
@@ -110,7 +135,7 @@ class Runner:
                 self._failure = self._failure or error
         finally:
             self._closing = True
-            self._do(self._core.abort(self._loop.time()))
+            self._do(self._core.abort(self._timers.time()))
             if self._timer is not None:
                 self._timer.cancel()
             tasks = [reader, *self._workers]
@@ -123,11 +148,11 @@ class Runner:
 
     def stop(self, grace: float = 30.0) -> None:
         """Begin nothing more; let what runs end, for ``grace`` seconds, then cancel it. ``run`` returns."""
-        self._do(self._core.stop(self._loop.time(), grace))
+        self._do(self._core.stop(self._timers.time(), grace))
 
     def abort(self) -> None:
         """Leave at once: what runs is cancelled and given back. ``run`` returns."""
-        self._do(self._core.abort(self._loop.time()))
+        self._do(self._core.abort(self._timers.time()))
 
     def lost(self, topic: str, partition: int, offset: int) -> None:
         """The link says: this record is not ours any more."""
@@ -148,11 +173,11 @@ class Runner:
                 records = await self._link.take(self._core.room)
                 if not records:
                     break
-                self._do(self._core.deliver(records, self._loop.time()))
+                self._do(self._core.deliver(records, self._timers.time()))
         except HoldfastError as error:
             self._fail(error)
         # Nothing can be told any more: there is no sense in waiting for what runs.
-        self._do(self._core.stop(self._loop.time(), 0.0))
+        self._do(self._core.stop(self._timers.time(), 0.0))
 
     # -- decisions out --------------------------------------------------------------------
 
@@ -178,11 +203,11 @@ class Runner:
         if self._core.room > 0:
             self._room.set()
         if self._timer is None and self._core.watched:
-            self._timer = self._loop.call_later(SWEEP, self._sweep)
+            self._timer = self._timers.call_later(SWEEP, self._sweep)
 
     def _sweep(self) -> None:
         self._timer = None
-        self._do(self._core.tick(self._loop.time()))
+        self._do(self._core.tick(self._timers.time()))
 
     def _tell(self, record: Record, verdict: Verdict) -> None:
         link = self._link
@@ -217,7 +242,7 @@ class Runner:
             self._log(job, error)
             if not isinstance(error, Exception | asyncio.CancelledError):
                 self._fail(error)
-        self._do(self._core.ended(job, error, self._loop.time()))
+        self._do(self._core.ended(job, error, self._timers.time()))
 
     def _fail(self, error: BaseException) -> None:
         self._failure = self._failure or error
@@ -308,7 +333,7 @@ class Runner:
             del self._at[job]
         torn_down = self._torn_down(me)
         if torn_down:
-            self._do(self._core.stop(self._loop.time(), 0.0))
+            self._do(self._core.stop(self._timers.time(), 0.0))
         self._ended(job, error)
         if torn_down:
             raise asyncio.CancelledError

@@ -1,4 +1,4 @@
-"""For tests of programs that use Holdfast: a real broker inside the test's process.
+"""A real broker inside the test's process.
 
 ::
 
@@ -7,8 +7,7 @@
             await bus.create_topic("orders", partitions=3)
             ...
 
-A single node with its data in a temporary directory, on a free port: the same
-code as in production, fsync included, gone when the block ends.
+A single node with its data in a temporary directory, on a free port.
 """
 
 from __future__ import annotations
@@ -22,8 +21,6 @@ from typing import Any
 from holdfast.client.client import Client, connect
 from holdfast.rpc.broker import Broker
 from holdfast.rpc.settings import load
-
-__all__ = ["embedded", "embedded_broker"]
 
 
 @asynccontextmanager
