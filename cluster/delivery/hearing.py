@@ -33,6 +33,14 @@ _CAUSES: dict[int, log_pb2.RetryCause] = {
 }
 _TOO_OFTEN = "given back too often"
 
+#: Acks, nacks, extensions and runs of offsets in one Settle: each may be refused by itself, and is answered.
+MAX_ITEMS = 16_384
+
+#: Offsets they may name together, of which a run counts at most ``_MOST_HELD``: so many a partition has out.
+MAX_NAMED = 10_000_000
+_MOST_HELD = 200_000
+_FEW = MAX_NAMED // _MOST_HELD
+
 #: The longest a lease may be extended by at once.
 MAX_EXTENSION_MS = 7 * DAY_MS
 
@@ -57,8 +65,10 @@ class Hearing(NamedTuple):
         """Do all of it that may be done; the rest is refused, each by itself.
 
         Raises:
-            InvalidArgumentError: the message is malformed; the parts before are done.
+            InvalidArgumentError: the message is too long, and nothing of it is done; or it is
+                malformed, and the parts before are done.
         """
+        _check_length(message)
         session, refusals = self.session, list[bus_pb2.Refusal]()
 
         session.unsettled += 1
@@ -172,6 +182,27 @@ class Hearing(NamedTuple):
         return FencedError(
             "the partition has moved to another member; what was not settled is delivered there",
             metadata={"generation": str(self.generation)},
+        )
+
+
+def _check_length(message: bus_pb2.Settle) -> None:
+    """What one member says at once must not hold up the others.
+
+    Raises:
+        InvalidArgumentError: it says too much.
+    """
+    named = [*message.acks, *(each.of for each in message.extensions)]
+    items = len(named) + len(message.nacks) + sum(len(of.runs) for of in named) // 2
+    if items <= _FEW:
+        return
+    offsets = 0
+    if items <= MAX_ITEMS:
+        offsets = sum(min(length, _MOST_HELD) for of in named for length in of.runs[1::2])
+    if items > MAX_ITEMS or offsets > MAX_NAMED:
+        raise _invalid(
+            "settle",
+            f"has {items} items and runs, which name {offsets} offsets or more: up to {MAX_ITEMS} and "
+            f"{MAX_NAMED} are allowed; say it in several messages",
         )
 
 

@@ -18,6 +18,9 @@ Place = tuple[str, int]
 #: Items in one Settle.
 MAX_NACKS = 1_000
 
+#: Acks and runs of offsets in one message: brokers take 16,384 of everything.
+MAX_ITEMS = 8_192
+
 
 class Nack(NamedTuple):
     """An outcome that is not an ack."""
@@ -295,17 +298,22 @@ class Handed:
         found = []
         settle = bus_pb2.Settle()
         told: list[tuple[Place, Sequence[int], Outcome]] = []
+        items = 0
         for slot in self.slots.values():
-            for lease, offsets in slot.acked.items():
-                offsets.sort()
-                base, runs = runs_of(offsets)
-                settle.acks.add(slot=slot.number, lease=lease, base=base, runs=runs)
-                told.append((slot.place, offsets, None))
+            for lease, acked in slot.acked.items():
+                acked.sort()
+                for offsets, base, runs in _portions(acked):
+                    if items + len(runs) // 2 >= MAX_ITEMS:
+                        found.append(self._numbered(settle, told, []))
+                        settle, told, items = bus_pb2.Settle(), [], 0
+                    settle.acks.add(slot=slot.number, lease=lease, base=base, runs=runs)
+                    told.append((slot.place, offsets, None))
+                    items += 1 + len(runs) // 2
             slot.acked = {}
-        for slot, lease, offset, by_ms in self._extensions:
+        extensions, self._extensions = self._extensions[:MAX_NACKS], self._extensions[MAX_NACKS:]
+        for slot, lease, offset, by_ms in extensions:
             of = bus_pb2.OffsetRuns(slot=slot.number, lease=lease, base=offset, runs=(0, 1))
             settle.extensions.add(of=of, by_ms=by_ms)
-        self._extensions.clear()
         nacks, self._nacks = self._nacks[:MAX_NACKS], self._nacks[MAX_NACKS:]
         if told or nacks or settle.extensions:
             found.append(self._numbered(settle, told, nacks))
@@ -338,6 +346,17 @@ class Handed:
                 slot.blocked = self._number
         self._told[self._number] = told
         return settle
+
+
+def _portions(offsets: Sequence[int]) -> Iterator[tuple[Sequence[int], int, list[int]]]:
+    """Ascending offsets, as many at a time as one message holds, with base and runs."""
+    base, runs = runs_of(offsets)
+    if len(runs) // 2 < MAX_ITEMS:
+        yield offsets, base, runs
+        return
+    for at in range(0, len(offsets), MAX_ITEMS - 1):
+        portion = offsets[at : at + MAX_ITEMS - 1]
+        yield portion, *runs_of(portion)
 
 
 def runs_of(offsets: Sequence[int]) -> tuple[int, list[int]]:

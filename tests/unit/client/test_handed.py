@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast.client.handed import Handed, Nack, offsets_of, runs_of
+from holdfast.client.handed import MAX_ITEMS, Handed, Nack, offsets_of, runs_of
 from holdfast.v1 import bus_pb2
 
 RETRY = Nack(bus_pb2.NACK_KIND_RETRY)
@@ -341,3 +341,31 @@ def test_nothing_is_forgotten_and_nothing_is_stuck(in_order: bool, steps: list[t
     assert broker.settled == {(p, o) for p in (0, 1) for o in range(12)}
     assert not handed.unconfirmed
     assert handed.open == 0
+
+
+def test_much_is_said_in_several_messages() -> None:
+    """Brokers refuse a message of more than they can answer without holding up others."""
+    handed = member()
+    each_second = range(0, 4 * MAX_ITEMS, 2)
+    handed.deliver(1, 5, range(4 * MAX_ITEMS))
+    begin(handed, 1, *each_second)
+    for offset in each_second:
+        assert handed.ack("t", 0, offset)
+    handed.deliver(2, 6, [0])
+    begin(handed, 2, 0)
+    assert handed.ack("t", 1, 0)
+    settles = handed.collect()
+    assert [settle.number for settle in settles] == [1, 2, 3]
+    assert all(len(of.runs) // 2 < MAX_ITEMS for settle in settles for of in settle.acks)
+    assert all(sum(1 + len(of.runs) // 2 for of in settle.acks) < 2 * MAX_ITEMS for settle in settles)
+    said = [offset for settle in settles for of in settle.acks if of.slot == 1 for offset in acked(of)]
+    assert said == list(each_second)
+    assert [(of.slot, of.lease) for of in settles[-1].acks][-1] == (2, 6)
+    for settle in settles:
+        assert handed.unconfirmed
+        handed.settled(settle.number)
+    assert not handed.unconfirmed
+
+
+def acked(of: bus_pb2.OffsetRuns) -> list[int]:
+    return list(offsets_of(of.base, of.runs))

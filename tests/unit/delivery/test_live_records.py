@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from holdfast.cluster.commands import encode_op
+from holdfast.cluster.delivery.hearing import MAX_ITEMS
 from holdfast.cluster.delivery.settling import GONE
 from holdfast.cluster.state.limits import StateLimits
 from holdfast.errors import HoldfastError, InvalidArgumentError, OverloadedError, StorageFullError
@@ -377,6 +378,29 @@ def test_a_static_member_that_comes_back_with_empty_hands_may_have_died() -> Non
     a.connect()
     world.settle_down()
     assert {at: row.losses for at, row in world.retries().items()} == {0: 1}
+
+
+def test_who_says_too_much_at_once_is_refused() -> None:
+    """Every item may have to be refused by itself, and everybody else waits meanwhile."""
+    world, a = one(KEY)
+    world.publish("t", 0, b"1", b"2")
+    world.run()
+    slot = a.slot("t", 0)
+    foreign = bus_pb2.OffsetRuns(slot=slot, base=5, runs=[1, 1] * MAX_ITEMS)
+    nacks = [bus_pb2.Nack(slot=slot, offset=0)] * (MAX_ITEMS + 1)
+    wide = bus_pb2.OffsetRuns(slot=slot, base=0, runs=[0, 150_000])
+    extensions = [bus_pb2.Extension(of=wide)] * 100
+    for said in ({"acks": [foreign]}, {"nacks": nacks}, {"acks": [wide] * 100}, {"extensions": extensions}):
+        with pytest.raises(InvalidArgumentError) as caught:
+            a.settle(**said)
+        assert caught.value.metadata == {"field": "settle"}
+    world.settle_down()
+    assert world.settled() == set()
+    assert world.retries() == {}
+    number = a.settle(acks=[bus_pb2.OffsetRuns(slot=slot, base=0, runs=[0, 1] + [1, 1] * (MAX_ITEMS // 2))])
+    world.settle_down()
+    assert len(a.settled()[number]) == MAX_ITEMS // 2
+    assert world.settled() == {0}
 
 
 def test_a_member_that_sends_garbage_is_not_charged() -> None:
