@@ -18,6 +18,9 @@ Place = tuple[str, int]
 #: Items in one Settle.
 MAX_NACKS = 1_000
 
+#: Brokers keep so much of an error, in UTF-8.
+MAX_ERROR_BYTES = 200
+
 #: Acks and runs of offsets in one message: brokers take 16,384 of everything.
 MAX_ITEMS = 8_192
 
@@ -339,13 +342,18 @@ class Handed:
                 offset=offset,
                 kind=nack.kind,
                 delay_ms=nack.delay_ms,
-                error=nack.error,
+                error=_cut(nack.error),
             )
             told.append((slot.place, (offset,), nack))
             if self.in_order:
                 slot.blocked = self._number
         self._told[self._number] = told
         return settle
+
+
+def _cut(error: str) -> str:
+    """As far as brokers keep it, and what they can be sent: some file names are no UTF-8."""
+    return error[:MAX_ERROR_BYTES].encode(errors="replace")[:MAX_ERROR_BYTES].decode(errors="ignore")
 
 
 def _portions(offsets: Sequence[int]) -> Iterator[tuple[Sequence[int], int, list[int]]]:

@@ -369,3 +369,20 @@ def test_much_is_said_in_several_messages() -> None:
 
 def acked(of: bus_pb2.OffsetRuns) -> list[int]:
     return list(offsets_of(of.base, of.runs))
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        ("no \udcff UTF-8", "no ? UTF-8"),  # as in names of files
+        ("x" * 10_000_000, "x" * 200),  # brokers end the stream of who sends it
+        ("\u20ac" * 200, "\u20ac" * 66),
+    ],
+)
+def test_any_error_can_be_sent(error: str, said: str) -> None:
+    handed = member()
+    handed.deliver(1, 5, [0])
+    begin(handed, 1, 0)
+    assert handed.nack("t", 0, 0, RETRY._replace(error=error))
+    (settle,) = handed.collect()
+    assert settle.nacks[0].error == said
