@@ -135,6 +135,8 @@ class Handed:
         for slot, _, offset, nack in (*self._nacks, *self._releases):
             held.setdefault(slot.place, {})[offset] = nack
         self._held = {place: offsets for place, offsets in held.items() if offsets}
+        for slot in self.slots.values():
+            slot.open.clear()
         self.slots.clear()
         self.by_place.clear()
         self._nacks.clear()
@@ -176,6 +178,8 @@ class Handed:
             self.open -= 1
             if value & 1:
                 self.lost.append((*slot.place, offset))
+        # Whoever still has records of it in a queue must not begin with them.
+        slot.open.clear()
         self._nacks = [item for item in self._nacks if item[0] is not slot]
         self._releases = [item for item in self._releases if item[0] is not slot]
         self._extensions = [item for item in self._extensions if item[0] is not slot]

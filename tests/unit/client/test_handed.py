@@ -208,6 +208,18 @@ def test_partitions_that_go_take_their_records_with_them() -> None:
     assert handed.lease("t", 1, 1) is None
 
 
+def test_what_waits_of_a_partition_that_went_is_not_begun() -> None:
+    handed = member(in_order=True)
+    gone, stays = handed.slots[2], handed.slots[1]
+    for number in (1, 2):
+        handed.deliver(number, 1, [0, 1])
+    assign(handed, 1)
+    assert not handed.begin(gone, 0)
+    assert handed.begin(stays, 0)
+    handed.disconnect()
+    assert not handed.begin(stays, 1)
+
+
 def test_a_transaction_settles_without_a_word() -> None:
     handed = member()
     handed.deliver(1, 4, [0])
