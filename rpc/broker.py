@@ -301,7 +301,12 @@ class Broker:
                     store,
                     engine.status,
                     services.admission,
-                    LagGauges(store, lambda: bridge.progress.role is Role.LEADER, self._clock),
+                    LagGauges(
+                        store,
+                        lambda: bridge.progress.role is Role.LEADER,
+                        self._clock,
+                        services.subscribe.in_flight,
+                    ),
                 )
             )
         health_pb2_grpc.add_HealthServicer_to_server(self._health.servicer, server)

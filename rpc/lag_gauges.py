@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import chain
 
 from holdfast.cluster.delivery.lag import LagReader
@@ -25,6 +25,7 @@ class LagGauges:
 
     Args:
         leads: whether this node leads now.
+        in_flight: records with members, per group that has some connected.
     """
 
     def __init__(
@@ -32,6 +33,7 @@ class LagGauges:
         store: Store,
         leads: Callable[[], bool],
         clock: Clock,
+        in_flight: Callable[[], Mapping[str, int]] = dict,
         *,
         max_series: int = MAX_SERIES,
         max_rows: int = MAX_ROWS,
@@ -39,6 +41,7 @@ class LagGauges:
         self._store = store
         self._leads = leads
         self._clock = clock
+        self._in_flight = in_flight
         self._max_series = max_series
         self._max_rows = max_rows
 
@@ -53,7 +56,7 @@ class LagGauges:
             return self._read(reader)
 
     def _read(self, reader: Reader) -> GroupsMoment:
-        counts = _members(reader)
+        counts, in_flight = _members(reader), self._in_flight()
         names = [name for name in chain(counts, groups.list_groups(reader)) if not is_hidden(name)]
         now_us = self._clock.wall_us()
         found: list[GroupLag] = []
@@ -88,7 +91,10 @@ class LagGauges:
         shown = found[: self._max_series]
         return GroupsMoment(
             tuple(shown),
-            tuple(GroupMembers(name, count) for name, count in list(counts.items())[: self._max_series]),
+            tuple(
+                GroupMembers(name, count, in_flight.get(name, 0))
+                for name, count in list(counts.items())[: self._max_series]
+            ),
             len(found) - len(shown) + rest,
         )
 

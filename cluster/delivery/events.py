@@ -14,6 +14,7 @@ class GroupRebalanced:
     members: int
     partitions: int
     moved: int  # partitions taken from a member that is still there
+    timed_out: int = 0  # of them: it had not ended what it worked on in time
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +55,35 @@ class OffsetsCommitted:
     group: str
     partitions: int
     seconds: float  # from the first ack collected to the commit
+
+
+@dataclass(frozen=True, slots=True)
+class RecordsHeard:
+    """What members of a defined group said of records: they are done with, or given back untouched."""
+
+    group: str
+    acked: int
+    released: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RecordsCharged:
+    """The log has it that records of a defined group failed, or are parked.
+
+    ``cause`` is one of nack, expired, lost, rejected, parked.
+    """
+
+    group: str
+    cause: str
+    records: int
+
+
+@dataclass(frozen=True, slots=True)
+class RecordsDied:
+    """Records of a group became dead letters."""
+
+    group: str
+    records: int
 
 
 @dataclass(frozen=True, slots=True)

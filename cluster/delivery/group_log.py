@@ -5,11 +5,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from heapq import heappush
 
 from holdfast.cluster.commands import encode_op
 from holdfast.cluster.delivery.assignment import PartitionKey
-from holdfast.cluster.delivery.events import GroupRebalanced, OffsetsCommitted
+from holdfast.cluster.delivery.events import GroupRebalanced, OffsetsCommitted, RecordsCharged, RecordsDied
 from holdfast.cluster.delivery.group_rows import start_of
 from holdfast.cluster.delivery.group_state import GroupState
 from holdfast.cluster.delivery.pending import Charge
@@ -43,6 +44,16 @@ _CHARGING = (
     log_pb2.RETRY_CAUSE_LOST,
     log_pb2.RETRY_CAUSE_REJECT,
 )
+
+
+#: What events call them.
+_NAMES: dict[log_pb2.RetryCause, str] = {
+    log_pb2.RETRY_CAUSE_NACK: "nack",
+    log_pb2.RETRY_CAUSE_EXPIRED: "expired",
+    log_pb2.RETRY_CAUSE_LOST: "lost",
+    log_pb2.RETRY_CAUSE_REJECT: "rejected",
+    log_pb2.RETRY_CAUSE_PARK: "parked",
+}
 
 
 class GroupLog(GroupState):
@@ -245,6 +256,7 @@ class GroupLog(GroupState):
         if it is None:
             return
         charges = {(charge.key, charge.offset): charge for charge in it.charges}
+        made: list[Charge] = []
         for state in result.flows:
             key = (state.topic_id, state.partition)
             place = self.places.get(key)
@@ -255,8 +267,8 @@ class GroupLog(GroupState):
             place.flow.raise_floor(state.floor)
             for retry in state.retries:
                 charge = charges.get((key, retry.offset))
-                if charge is not None:
-                    self._charged(place, charge, retry)
+                if charge is not None and self._charged(place, charge, retry):
+                    made.append(charge)
             self._end_the_dying(place, now)
             if moved:
                 self._tell_committed(place)
@@ -266,10 +278,20 @@ class GroupLog(GroupState):
                 self._tell_room(key, None)
             self._no_room.clear()
         self._around.tell(OffsetsCommitted(self.name, len(it.portions), now - it.began))
+        self._tell_charged(made)
         if it.charges:
             self._wake()
 
-    def _charged(self, place: Place, charge: Charge, retry: log_pb2.RetryState) -> None:
+    def _tell_charged(self, charges: list[Charge]) -> None:
+        causes = Counter(_NAMES[charge.cause] for charge in charges if charge.cause in _NAMES)
+        for cause, records in causes.items():
+            self._around.tell(RecordsCharged(self.name, cause, records))
+        died = sum(charge.dead for charge in charges)
+        if died:
+            self._around.tell(RecordsDied(self.name, died))
+
+    def _charged(self, place: Place, charge: Charge, retry: log_pb2.RetryState) -> bool:
+        """Whether it was made."""
         flow, offset = place.flow, retry.offset
         if retry.state:
             flow.result(offset, retry.attempts, State(retry.state), retry.due_us, charge.lane)
@@ -281,6 +303,8 @@ class GroupLog(GroupState):
                 charge,
                 LimitExceededError("no more failed records are kept; this one is delivered again"),
             )
+            return False
+        return True
 
     def _uncharge(self, charge: Charge, error: HoldfastError) -> None:
         place = self.places.get(charge.key)
@@ -300,15 +324,17 @@ class GroupLog(GroupState):
             place = self._add((start.topic_id, start.partition))
             if place is not None:
                 place.flow.load(start.offset, (), ())
-        moved = 0
+        moved = timed_out = 0
         for change in op.owners:
             place = self.places.get((change.topic_id, change.partition))
             if place is not None:
-                moved += bool(place.owner)
+                stays = place.owner in self.members.seats
+                moved += stays
+                timed_out += stays and place.leased
                 self._hand_over(place, change.member, generation)
         if op.owners:
             event = GroupRebalanced(
-                self.name, generation, len(self.members.seats), len(self.places.by_key), moved
+                self.name, generation, len(self.members.seats), len(self.places.by_key), moved, timed_out
             )
             self._around.tell(event)
         self._reshape_due = True

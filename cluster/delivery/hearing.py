@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from holdfast.cluster.delivery.leases import Refused
@@ -45,10 +46,19 @@ _FEW = MAX_NAMED // _MOST_HELD
 MAX_EXTENSION_MS = 7 * DAY_MS
 
 
+@dataclass(slots=True)
+class Tally:
+    """How many records a member has said something of."""
+
+    acked: int = 0
+    released: int = 0
+
+
 class Hearing(NamedTuple):
     """One Settle being taken.
 
     Attributes:
+        tally: what it came to.
         generation: of the group, for who is told that it is fenced.
         moved: called with each place in which a lease ended.
     """
@@ -57,6 +67,7 @@ class Hearing(NamedTuple):
     places: Places
     definition: Definition
     settling: Settling
+    tally: Tally
     generation: int
     now: float
     moved: Callable[[Place], None]
@@ -106,6 +117,7 @@ class Hearing(NamedTuple):
         else:
             outcome = flow.settle(holder, ack.lease, ranges)
         if outcome.settled:
+            self.tally.acked += sum(end - first for first, end in outcome.settled)
             floor = flow.window.floor
             above = [(first, end) for first, end in outcome.settled if end > floor]
             self.settling.settle(flow.key, above, self.now, receipt)
@@ -143,6 +155,8 @@ class Hearing(NamedTuple):
                 receipt,
             )
             self.settling.charge(charge, self.now)
+        elif nack.kind == bus_pb2.NACK_KIND_RELEASE:
+            self.tally.released += 1
         self.moved(place)
         return []
 

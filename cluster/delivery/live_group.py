@@ -19,10 +19,10 @@ from holdfast.cluster.delivery.assignment import PartitionKey
 from holdfast.cluster.delivery.claims import Claim, take_claim
 from holdfast.cluster.delivery.dispatch import next_delivery
 from holdfast.cluster.delivery.effects import Effect, PauseChanged, Trimmed
-from holdfast.cluster.delivery.events import OffsetsTrimmed
+from holdfast.cluster.delivery.events import OffsetsTrimmed, RecordsHeard
 from holdfast.cluster.delivery.flow import Flow
 from holdfast.cluster.delivery.group_voice import GroupVoice
-from holdfast.cluster.delivery.hearing import Hearing
+from holdfast.cluster.delivery.hearing import Hearing, Tally
 from holdfast.cluster.delivery.leases import Holder
 from holdfast.cluster.delivery.parcels import Parcel
 from holdfast.cluster.delivery.pending import Receipt
@@ -123,6 +123,7 @@ class LiveGroup(GroupVoice):
         try:
             hearing.take(message)
         finally:
+            self._tell_heard(hearing.tally)
             if message.nacks or session.holder.credits <= 0:
                 self._wake()
             else:
@@ -131,8 +132,12 @@ class LiveGroup(GroupVoice):
 
     def _hearing(self, session: Session, now: float) -> Hearing:
         return Hearing(
-            session, self.places, self.definition, self.settling, self.generation, now, self._freed
+            session, self.places, self.definition, self.settling, Tally(), self.generation, now, self._freed
         )
+
+    def _tell_heard(self, tally: Tally) -> None:
+        if tally.acked or tally.released:
+            self._around.tell(RecordsHeard(self.name, tally.acked, tally.released))
 
     def _freed(self, place: Place) -> None:
         """A lease of it has ended."""
@@ -163,6 +168,7 @@ class LiveGroup(GroupVoice):
             self._unknown.append(claim)
         else:
             if error is None:
+                self._tell_heard(Tally(claim.holder.in_flight))
                 claim.settled()
             else:
                 claim.give_back()
@@ -210,6 +216,12 @@ class LiveGroup(GroupVoice):
         session.leaving = True
         session.notify()
         self._wake()
+
+    @property
+    def in_flight(self) -> int:
+        """Records with members whose streams are there, and with transactions; from any thread."""
+        claimed = sum(claim.holder.in_flight for claim in list(self._claims))
+        return claimed + sum(holder.in_flight for holder in list(self._by_holder))
 
     # -- delivery -----------------------------------------------------------
 
@@ -268,6 +280,7 @@ class LiveGroup(GroupVoice):
                 session.notify()
 
         receipt = Receipt(durable)
+        self._tell_heard(Tally(parcel.records))
         for flow, (first, end) in parcel.spent:
             floor = flow.window.floor
             self.settling.settle(flow.key, [(first, end)] if end > floor else [], now, receipt)

@@ -220,6 +220,10 @@ class LiveGroups:
         readers = self._around.readers
         return any(key in readers for key in keys)
 
+    def in_flight(self) -> dict[str, int]:
+        """Records handed out and not settled, per group; from any thread."""
+        return {group.name: group.in_flight for group in list(self.groups.values())}
+
     def touch(self, keys: Iterable[PartitionKey]) -> None:
         """Records were appended to these partitions."""
         readers = self._around.readers

@@ -118,6 +118,11 @@ class SubscribeService:
         """Subscriptions on this node, piped ones included."""
         return self._sessions
 
+    def in_flight(self) -> dict[str, int]:
+        """Records members of defined groups have, per group, where this node leads; from any thread."""
+        host = self._host
+        return {} if host is None else host.live.in_flight()
+
     async def close(self) -> None:
         """End every session; clients are told to go to another broker."""
         if self._closed:

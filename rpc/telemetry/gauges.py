@@ -31,10 +31,11 @@ class GroupLag:
 
 @dataclass(frozen=True, slots=True)
 class GroupMembers:
-    """How many members a group has."""
+    """How many members a group has, and how many records they have."""
 
     group: str
     members: int
+    in_flight: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +113,13 @@ def register(meter: Meter, read: Callable[[], BrokerGauges]) -> None:
     )
     meter.create_observable_gauge(
         "holdfast.group.members", [members], unit="{member}", description="Members of a group"
+    )
+
+    def in_flight(_: CallbackOptions) -> Iterable[Observation]:
+        return [Observation(each.in_flight, {"group": each.group}) for each in read().groups.members]
+
+    meter.create_observable_gauge(
+        "holdfast.group.in_flight", [in_flight], unit="{record}", description="Records its members work on"
     )
     for name, (description, unit, of) in _OF_GROUPS.items():
         meter.create_observable_gauge(name, [_lags(read, of)], unit=unit, description=description)

@@ -32,6 +32,15 @@ _LATENCY_BUCKETS = [
 _SIZE_BUCKETS = [float(4**n) for n in range(3, 13)]  # 64 B to 16 MiB
 _COUNT_BUCKETS = [1.0, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000]
 
+#: Instruments of what a record may be charged with.
+_CAUSES = {
+    "nack": "nacks",
+    "expired": "expired",
+    "lost": "lost",
+    "rejected": "rejected",
+    "parked": "parked",
+}
+
 Handler = Callable[[Any], None]
 
 
@@ -77,6 +86,23 @@ def handlers(meter: Meter) -> dict[type, Handler]:
     delivered = counter("holdfast.deliver.records", "{record}", "Records sent to readers")
     delivered_bytes = counter("holdfast.deliver.bytes", "By", "Batch bytes sent to readers")
     acked = latency("holdfast.ack.duration", "From the first ack collected to its commit")
+    settle = {
+        name: counter(f"holdfast.settle.{name}", "{record}", description)
+        for name, description in (
+            ("acks", "Records members are done with"),
+            ("released", "Records given back untouched"),
+            ("nacks", "Failures members reported"),
+            ("expired", "Records of members that fell silent"),
+            ("lost", "Records of members that died"),
+            ("rejected", "Records members will never handle"),
+            ("parked", "Records set aside"),
+        )
+    }
+    dead = counter("holdfast.dead_letters", "{record}", "Records that became dead letters")
+    handovers = counter(
+        "holdfast.group.handovers", "{partition}", "Partitions taken from one member for another"
+    )
+    late = counter("holdfast.group.handovers.timed_out", "{partition}", "Those it was still working on")
     rebalances = counter("holdfast.group.rebalances", "{rebalance}", "Rebalances of groups")
     pauses = counter("holdfast.deliver.pauses", "{pause}", "Partitions paused at their unacked bound")
     damaged = counter("holdfast.storage.damaged", "{batch}", "Stored batches that failed their CRC")
@@ -122,6 +148,21 @@ def handlers(meter: Meter) -> dict[type, Handler]:
         delivered.add(event.records, labels)
         delivered_bytes.add(event.bytes, labels)
 
+    def on_rebalance(event: delivery.GroupRebalanced) -> None:
+        labels = {"group": event.group}
+        rebalances.add(1, labels)
+        if event.moved:
+            handovers.add(event.moved, labels)
+        if event.timed_out:
+            late.add(event.timed_out, labels)
+
+    def on_heard(event: delivery.RecordsHeard) -> None:
+        labels = {"group": event.group}
+        if event.acked:
+            settle["acks"].add(event.acked, labels)
+        if event.released:
+            settle["released"].add(event.released, labels)
+
     def on_scrub(event: engine.ScrubStepped) -> None:
         scrubbed.add(event.rows)
         scrubbed_bytes.add(event.bytes)
@@ -155,7 +196,10 @@ def handlers(meter: Meter) -> dict[type, Handler]:
         engine.ClockJumped: lambda e: clock.add(1),
         delivery.RecordsDelivered: on_delivered,
         delivery.OffsetsCommitted: lambda e: acked.record(e.seconds, {"group": e.group}),
-        delivery.GroupRebalanced: lambda e: rebalances.add(1, {"group": e.group}),
+        delivery.GroupRebalanced: on_rebalance,
+        delivery.RecordsHeard: on_heard,
+        delivery.RecordsCharged: lambda e: settle[_CAUSES[e.cause]].add(e.records, {"group": e.group}),
+        delivery.RecordsDied: lambda e: dead.add(e.records, {"group": e.group}),
         delivery.DeliveryPaused: lambda e: pauses.add(1, {"group": e.group, "topic": e.topic}),
         delivery.AcksRefused: lambda e: rejections.add(1, {"call": "ack", "reason": e.reason}),
         delivery.BatchDamaged: lambda e: damaged.add(1, {"topic": e.topic}),

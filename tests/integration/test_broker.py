@@ -16,7 +16,9 @@ import pytest
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
+import holdfast
 from holdfast.chaos.processes import free_ports
+from holdfast.client.groups import GroupDefinition
 from holdfast.errors import StorageError, UnavailableError
 from holdfast.rpc.broker import Broker
 from holdfast.rpc.settings import make
@@ -220,3 +222,27 @@ async def test_telemetry_shows_publishes_and_state(tmp_path: Path) -> None:
     assert any('reason="UNKNOWN_TOPIC"' in name for name in lines)
     leader = [value for name, value in lines.items() if name == "holdfast_leader"]
     assert leader == ["1.0"]
+
+
+async def test_telemetry_shows_what_members_do(tmp_path: Path) -> None:
+    pytest.importorskip("opentelemetry")
+    (port,) = free_ports(1)
+    telemetry = {"enabled": True, "prometheus": f"127.0.0.1:{port}"}
+    async with (
+        single(tmp_path, telemetry=telemetry) as (broker, _),
+        holdfast.connect(broker.client_address) as bus,
+        asyncio.timeout(20),
+    ):
+        for value in (b"1", b"2", b"3"):
+            await bus.publish("t", value)
+        async with bus.join("billing", GroupDefinition(topics=["t"], ordering="none")) as member:
+            record = await anext(aiter(member))
+            record.ack()
+            await member.settled()
+            answer = await asyncio.to_thread(urllib.request.urlopen, f"http://127.0.0.1:{port}/metrics")
+            with answer:
+                text = answer.read().decode()
+    lines = {line.split("{")[0]: line.rpartition(" ")[2] for line in text.splitlines() if 'billing"' in line}
+    assert lines["holdfast_group_in_flight"] == "2.0"
+    assert lines["holdfast_group_members"] == "1.0"
+    assert lines["holdfast_settle_acks_total"] == "1.0"

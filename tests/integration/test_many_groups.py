@@ -34,9 +34,9 @@ class Proposals:
         bridge = node.broker.bridge
         propose = bridge.propose
 
-        def noted(framed: bytes, timeout: float) -> asyncio.Future[Completed]:
-            self.ops.append(check_op(framed))
-            return propose(framed, timeout)
+        def noted(op: bytes, timeout: float) -> asyncio.Future[Completed]:
+            self.ops.append(check_op(op))
+            return propose(op, timeout)
 
         bridge.propose = noted  # type: ignore[method-assign]
 

@@ -65,6 +65,8 @@ async def test_what_they_show() -> None:
         appended = served.engine.time_us - 1
         assert lag.seconds == (2_000_000 - appended) / 1_000_000
         assert (moment.members, moment.truncated) == ((GroupMembers("g", 2),), 0)
+        busy = LagGauges(served.engine.store, lambda: True, Clock(), lambda: {"g": 7, "other": 9})
+        assert busy().members == (GroupMembers("g", 2, 7),)
 
 
 async def test_a_follower_shows_nothing() -> None:

@@ -52,7 +52,7 @@ def test_events_and_gauges_reach_the_prometheus_text() -> None:
                 followers=(telemetry.FollowerLag("n2", 7),),
                 groups=telemetry.GroupsMoment(
                     (telemetry.GroupLag("billing", "orders", 1, 42, 7.5, 3, 2),),
-                    (telemetry.GroupMembers("billing", 4),), 6,
+                    (telemetry.GroupMembers("billing", 4, 9),), 6,
                 ),
                 marks=7,
             )
@@ -104,7 +104,40 @@ def test_events_and_gauges_reach_the_prometheus_text() -> None:
         "holdfast_group_retrying": 3.0,
         "holdfast_group_parked": 2.0,
         "holdfast_group_members": 4.0,
+        "holdfast_group_in_flight": 9.0,
         "holdfast_group_lag_truncated": 6.0,
+    }
+
+
+def test_what_becomes_of_records_is_counted_per_group() -> None:
+    made = start(prometheus="127.0.0.1:0")
+    try:
+        made.sink(delivery.RecordsHeard("billing", 5, 2))
+        made.sink(delivery.RecordsHeard("billing", 1))
+        for number, cause in enumerate(("nack", "expired", "lost", "rejected", "parked"), 10):
+            made.sink(delivery.RecordsCharged("billing", cause, number))
+        made.sink(delivery.RecordsDied("billing", 3))
+        made.sink(delivery.GroupRebalanced("billing", 7, 2, 8, 4, 1))
+        text = scrape(made)
+    finally:
+        made.close()
+    values = {
+        line.partition("{")[0]: float(line.rpartition(" ")[2])
+        for line in text.splitlines()
+        if 'group="billing"' in line and "_created" not in line
+    }
+    assert values == {
+        "holdfast_settle_acks_total": 6.0,
+        "holdfast_settle_released_total": 2.0,
+        "holdfast_settle_nacks_total": 10.0,
+        "holdfast_settle_expired_total": 11.0,
+        "holdfast_settle_lost_total": 12.0,
+        "holdfast_settle_rejected_total": 13.0,
+        "holdfast_settle_parked_total": 14.0,
+        "holdfast_dead_letters_total": 3.0,
+        "holdfast_group_rebalances_total": 1.0,
+        "holdfast_group_handovers_total": 4.0,
+        "holdfast_group_handovers_timed_out_total": 1.0,
     }
 
 
