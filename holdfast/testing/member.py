@@ -41,6 +41,8 @@ class LocalMember(Membership):
         self._clock = clock
         self._stream_here: Session | None = None
         self._assigned = False
+        #: The group may have something to say.
+        self._notified = False
         self._spoke = 0.0
         super().__init__(
             cast(Connection, None),  # there is none, and nothing here asks for it
@@ -117,12 +119,15 @@ class LocalMember(Membership):
     def _soon(self) -> None:
         """The next turn takes it along."""
 
+    def _notify(self) -> None:
+        self._notified = True
+
     def _connect(self) -> None:
         start = self._greeting().start
         hello = check_start(start, max_credits=self._broker.settings.max_credits)
         self._assigned = False
         self._spoke = self._clock.time()
-        self._stream_here = self._broker.live.join(hello, _not_needed)
+        self._stream_here = self._broker.live.join(hello, self._notify)
 
     def _speak(self, session: Session) -> bool:
         if not self._assigned:
@@ -142,7 +147,10 @@ class LocalMember(Membership):
         return some
 
     def _listen(self, session: Session) -> bool:
+        if not self._notified and session.holder.linger_until is None:
+            return False
         live, some = self._broker.live, False
+        self._notified = False
         while (message := live.next_message(session)) is not None:
             some = True
             if self._hear(message) == "assignment":
@@ -154,6 +162,7 @@ class LocalMember(Membership):
                 parcel = live.next_parcel(reader, session, _ROOM)
             if parcel is not None:
                 some = True
+                self._notified = True  # there may be more
                 if parcel.records:
                     raw = parcel_response(parcel, lambda key: live.slot_of(session, key))
                     self._hear(bus_pb2.SubscribeResponse.FromString(raw))
@@ -195,7 +204,3 @@ class LocalRunner(Runner):
 
 async def _nothing() -> None:
     pass
-
-
-def _not_needed() -> None:
-    """Sessions are looked at each turn."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import threading
 import time
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -421,3 +422,74 @@ async def test_what_never_ends_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
         await bus.publish("t", "x")
         with pytest.raises(InternalError, match="never ends"):
             await bus.settle()
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("ordering", ["partition", "key", "none"])
+async def test_whatever_happens_every_record_is_handled_or_a_dead_letter(
+    seed: int, ordering: Literal["partition", "key", "none"]
+) -> None:
+    """Failures, restarts and kills in any order; with transactions, each record has its effect once."""
+    chance = random.Random(f"{seed}{ordering}")
+    once = chance.random() < 0.5
+
+    @subscriber(
+        "t",
+        group="g",
+        ordering=ordering,
+        semantics="exactly_once" if once else "at_least_once",
+        concurrency=chance.choice([1, 3, 8]),
+        retry=Retry(attempts=4, initial=2.0),
+        dead_letter="t.dead",
+        timeout=20.0,
+    )
+    async def handle(record: Record) -> None:
+        fate = chance.random()
+        if fate < 0.2:
+            raise ValueError
+        if fate < 0.4:
+            await bus.clock.sleep(chance.choice([0.5, 3.0, 30.0]))
+        if not once:
+            await bus.publish("done", record.value)
+
+    @subscriber(
+        "t",
+        group="h",
+        ordering=ordering,
+        semantics="exactly_once",
+        retry=Retry(initial=2.0),
+    )
+    async def transact(record: Record, tx: Transaction) -> None:
+        tx.publish("copied", record.value)
+        if chance.random() < 0.2:
+            raise ValueError
+        if chance.random() < 0.1:
+            await bus.clock.sleep(3.0)
+
+    published: list[bytes] = []
+    async with TestBus() as bus:
+        members = [
+            (bus.include(each), each) for each in (handle, transact) for _ in range(chance.randint(1, 3))
+        ]
+        for _ in range(25):
+            match chance.choice(["publish", "publish", "advance", "advance", "restart", "kill", "settle"]):
+                case "publish":
+                    for _ in range(chance.randint(1, 10)):
+                        published.append(b"%d" % len(published))
+                        await bus.publish("t", published[-1], key=b"%d" % (len(published) % 5))
+                case "advance":
+                    await bus.advance(chance.choice([0, 1, 7, 40]))
+                case "restart":
+                    bus.restart_broker()
+                case "kill":
+                    name, handler = members.pop(chance.randrange(len(members)))
+                    bus.kill(name)
+                    members.append((bus.include(handler), handler))
+                case "settle":
+                    await bus.settle()
+        await bus.advance(5_000)
+        dead = {letter.value for letter in bus.dead_letters("t.dead")}
+        if not once:
+            assert {record.value for record in bus.records("done")} | dead == set(published)
+        assert {record.value for record in bus.calls("g")} == set(published)
+        assert sorted(record.value for record in bus.records("copied")) == sorted(published)
