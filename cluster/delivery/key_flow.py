@@ -159,7 +159,7 @@ class KeyFlow(Flow):
     def settle(self, holder: Holder, lease: int, ranges: Iterable[Range]) -> Outcome:
         """See ``Flow``: the same, without an object for each record where nothing special is the matter."""
         held, queues = self.leases.held, self.lanes.queues
-        plain = not (self._ghosts or self._extended or self._releases)
+        plain = not (self._ghosts or self._extended or self._releases or self.lanes.shared)
         floor = self.window.floor
         done: list[int] = []
         rest: list[Range] = []
@@ -244,6 +244,12 @@ class KeyFlow(Flow):
             self._open(lane)
 
     def _open(self, lane: int) -> None:
+        shared = self.lanes.shared
+        if lane in shared:
+            shared[lane] -= 1
+            if not shared[lane]:
+                del shared[lane]
+            return
         waits_for = self.lanes.open(lane, self.window.__contains__, self.retrying.__contains__)
         if waits_for is not None:
             self._arm(waits_for)
@@ -253,10 +259,15 @@ class KeyFlow(Flow):
             self._open(lane)
 
     def _may_hold(self, lease: Lease) -> bool:
-        if lease.lane:
-            if lease.lane in self.lanes.queues:
+        lane = lease.lane
+        if lane in self.lanes.queues:
+            # It was handed the second after it had settled the first; that has not been heard here.
+            mine = any(it.lane == lane and not it.lease for it in self.leases.of(lease.holder))
+            if not mine or self.lanes.queues[lane] is not None:
                 return False
-            self.lanes.hold(lease.lane)
+            self.lanes.shared[lane] = self.lanes.shared.get(lane, 0) + 1
+        elif lane:
+            self.lanes.hold(lane)
         return True
 
     def _is_ghost(self, it: Lease) -> bool:
@@ -272,7 +283,10 @@ class KeyFlow(Flow):
         self._ghosts.clear()
         for it in list(self.leases):
             if it.lane:
-                self.lanes.hold(it.lane)
+                if it.lane in self.lanes.queues:
+                    self.lanes.shared[it.lane] = self.lanes.shared.get(it.lane, 0) + 1
+                else:
+                    self.lanes.hold(it.lane)
                 self._ghosts.add(it.first)
                 self.seen = max(self.seen, it.end)
             else:

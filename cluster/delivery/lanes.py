@@ -38,7 +38,7 @@ def lane_of(key: bytes) -> int:
 class Lanes:
     """The lanes of one flow. Lane 0 is not kept here: its records wait for nothing."""
 
-    __slots__ = ("queues", "ready", "waiting")
+    __slots__ = ("queues", "ready", "shared", "waiting")
 
     def __init__(self) -> None:
         #: Lanes that are not free, and the offsets that wait in each, ascending. None: nothing does.
@@ -47,6 +47,9 @@ class Lanes:
         self.ready: deque[int] = deque()
         #: Lanes whose first record failed and is nobody's: which it is.
         self.waiting: dict[int, int] = {}
+        #: Lanes of which a member that came back holds more than one record: how many beside the one. It has
+        #: told of all but the last on a stream that nobody heard the end of.
+        self.shared: dict[int, int] = {}
 
     def hold(self, lane: int) -> None:
         """A record of a free lane goes out."""

@@ -488,10 +488,31 @@ def test_what_a_member_still_works_on_stays_its_own_under_a_new_leader() -> None
     claims = [(0, 1), (2, 4), (7, 1 << 60)]
     with w.log.store.read() as reader:
         kept = take_up(reader, w.flow, a, claims, w.cache, w.stamp_us)
-    assert kept == [(0, 1), (3, 4)], "not the second of a key, not what there is not"
+    assert kept == [(0, 1), (2, 3), (3, 4)], "not what there is not"
     assert w.offsets(b) == [1]
     assert w.flow.settle(a, 0, [(0, 1), (3, 4)]).refused == []
-    assert w.offsets(b) == [2]
+    assert w.offsets(b) == [], "the second of the key is still with the one who settled the first"
+    assert w.flow.settle(a, 0, [(2, 3)]).refused == []
+    w.append(b"k")
+    assert w.offsets(b) == [4]
+
+
+def test_a_lane_of_two_claims_is_free_once_both_have_ended() -> None:
+    for first_fails in (False, True):
+        w = keyed()
+        w.append(b"k", b"k", b"k")
+        a, b = w.member("a"), w.member("b")
+        with w.log.store.read() as reader:
+            assert take_up(reader, w.flow, a, [(0, 2)], w.cache, w.stamp_us) == [(0, 1), (1, 2)]
+            assert take_up(reader, w.flow, b, [(2, 3)], w.cache, w.stamp_us) == [], "another member's lane"
+        if first_fails:
+            w.flow.drop_member(a)
+            assert w.offsets(b) == [0]
+        else:
+            w.flow.settle(a, 0, [(1, 2)])
+            assert w.offsets(b) == []
+            w.flow.settle(a, 0, [(0, 1)])
+            assert w.offsets(b) == [2]
 
 
 def test_what_was_kept_and_given_back_is_delivered_once() -> None:

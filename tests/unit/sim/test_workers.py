@@ -18,7 +18,7 @@ from holdfast.storage import retries
 from holdfast.storage.port import Writer
 
 #: By key, in order, in no order, at most once; leaders change under all of them.
-SEEDS = (1, 7, 32, 41, 57, 246)
+SEEDS = (1, 7, 32, 41, 57, 246, 263, 291)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
