@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import sys
 from collections.abc import Callable
@@ -30,41 +29,15 @@ class ReplayRequest:
     linearizable: bool
 
 
-@dataclass(frozen=True, slots=True)
-class ConsumeRequest:
-    """What ``holdfast consume`` was asked for."""
-
-    topics: tuple[str, ...]
-    group: str
-    start: At
-    limit: int | None
-    idle: float | None
-    name: str
-
-
-def _say_waiting(group: str = "") -> None:
+def say_waiting(group: str = "") -> None:
     """For the person who sees an empty screen."""
     if sys.stdout.isatty() and sys.stderr.isatty():
         note(f"waiting for records{f' of group {group}' if group else ''}; Ctrl-C stops")
 
 
-class Outages:
-    """Says why nothing comes: once, until the group is served again."""
-
-    def __init__(self) -> None:
-        self._said = False
-
-    def on_event(self, event: holdfast.SubscriptionEvent) -> None:
-        if isinstance(event, holdfast.Assigned):
-            self._said = False
-        elif isinstance(event, holdfast.Disconnected) and not self._said:
-            self._said = True
-            note(f"holdfast: the connection failed and is made again: {event.error.message}")
-
-
 async def print_replay(bus: holdfast.Client, request: ReplayRequest, *, as_json: bool) -> None:
     """Print what the request names, as it comes."""
-    write = _printer(as_json)
+    write = printer(as_json)
     left = request.limit
     records = bus.replay(
         request.topic,
@@ -76,7 +49,7 @@ async def print_replay(bus: holdfast.Client, request: ReplayRequest, *, as_json:
         time_basis=request.basis,
     )
     if request.follow:
-        _say_waiting()
+        say_waiting()
     async with aclosing(records):
         async for record in records:
             write(record)
@@ -88,43 +61,6 @@ async def print_replay(bus: holdfast.Client, request: ReplayRequest, *, as_json:
                     return
 
 
-async def print_group(bus: holdfast.Client, request: ConsumeRequest, *, as_json: bool) -> None:
-    """Print a group's records; each is acknowledged when it has left for standard output.
-
-    Raises:
-        HoldfastError: refused, or the last acknowledgements did not become durable.
-    """
-    write = _printer(as_json)
-    left = request.limit
-    async with bus.subscribe(
-        list(request.topics),
-        request.group,
-        initial=_initial(request.start),
-        name=request.name or None,
-        on_event=Outages().on_event,
-    ) as subscription:
-        _say_waiting(request.group)
-        records = aiter(subscription)
-        while left is None or left > 0:
-            try:
-                async with asyncio.timeout(request.idle):
-                    record = await anext(records)
-            except (TimeoutError, StopAsyncIteration):
-                break
-            write(record)
-            sys.stdout.flush()
-            await record.ack()
-            if left is not None:
-                left -= 1
-        await subscription.committed()
-
-
-def _initial(at: At) -> datetime | Literal["earliest", "latest"]:
-    place = to_place(at)
-    assert not isinstance(place, int), "a group starts at no offset"
-    return place
-
-
 def to_place(at: At) -> datetime | int | Literal["earliest", "latest"]:
     """A position as the client takes it."""
     if at.kind == "time":
@@ -132,7 +68,7 @@ def to_place(at: At) -> datetime | int | Literal["earliest", "latest"]:
     return at.number if at.kind == "offset" else at.kind
 
 
-def _printer(as_json: bool) -> Callable[[holdfast.Record], None]:
+def printer(as_json: bool) -> Callable[[holdfast.Record], None]:
     out = sys.stdout.write
     if as_json:
         return lambda record: _write_json(record, out)

@@ -140,3 +140,36 @@ def test_errors_are_one_clear_line(holdfast: Holdfast, arguments: list[str], mes
     assert message in done.stderr
     assert len(done.stderr.splitlines()) <= 2, done.stderr
     assert done.stdout == ""
+
+
+def test_a_defined_group_is_consumed_as_a_member(holdfast: Holdfast) -> None:
+    def values(*options: str) -> list[str]:
+        out = holdfast("consume", "paid", "-g", "ledger", "--json", *options).stdout
+        return [json.loads(line)["value"] for line in out.splitlines()]
+
+    holdfast("topic", "create", "paid")
+    holdfast("topic", "create", "paid.dead")
+    holdfast("publish", "paid", "a", "b", "c", "d", "e")
+    options = ("--member", "m1", "--ordering", "key", "--attempts", "5", "--dead-letter", "paid.dead")
+    assert values(*options, "--limit", "2") == ["a", "b"]
+    made = _json(holdfast, "describe", "ledger")
+    assert not made["implicit"]
+    assert (made["definition"]["ordering"], made["definition"]["attempts"]) == ("key", 5)
+    assert made["definition"]["dead_letter"] == "paid.dead"
+    assert values("--limit", "1") == ["c"], "a defined group is joined without being told so"
+    other = holdfast("consume", "paid", "-g", "ledger", "--ordering", "none", status=1).stderr
+    assert "GROUP_CONFLICT" in other
+    other = holdfast("consume", "paid.dead", "-g", "ledger", status=1).stderr
+    assert "reads paid; name these" in other
+    assert values("--idle", "2") == ["d", "e"]
+    holdfast("group", "create", "exact", "-t", "paid", "--semantics", "exactly-once")
+    assert "settled by transactions" in holdfast("consume", "paid", "-g", "exact", status=1).stderr
+
+
+def test_a_group_that_settles_before_it_delivers_is_consumed_too(holdfast: Holdfast) -> None:
+    holdfast("topic", "create", "ticks")
+    holdfast("publish", "ticks", "a", "b")
+    holdfast("group", "create", "screen", "-t", "ticks", "--semantics", "at-most-once", "--ordering", "none")
+    done = holdfast("consume", "ticks", "-g", "screen", "--idle", "2", "--json")
+    assert [json.loads(line)["value"] for line in done.stdout.splitlines()] == ["a", "b"]
+    assert done.stderr == ""

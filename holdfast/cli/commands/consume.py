@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from holdfast.cli.commands.group import Attempts, DeadLetter, Ordering
 from holdfast.cli.options import DEFAULT_ENDPOINTS, Endpoints, Json
 
 
@@ -29,15 +30,25 @@ def consume(
         float | None,
         typer.Option("--idle", min=0.1, metavar="SECONDS", help="Stop when nothing came for this long."),
     ] = None,
+    member: Annotated[
+        str | None,
+        typer.Option("--member", metavar="ID", help="The same id comes back to its partitions."),
+    ] = None,
+    ordering: Annotated[
+        Ordering | None, typer.Option("--ordering", help="Of a group that is made, or has to be so.")
+    ] = None,
+    attempts: Attempts = None,
+    dead_letter: DeadLetter = None,
     name: Annotated[str, typer.Option("--name", metavar="NAME", help="Shown by the brokers.")] = "",
     endpoints: Endpoints = DEFAULT_ENDPOINTS,
     as_json: Json = False,
 ) -> None:
     """Print a group's records, acknowledging each once it is printed; Ctrl-C stops.
 
-    What was not acknowledged is given to the group again.
+    What was not acknowledged is given to the group again. A group that is defined is joined as a member, and
+    so it is with --member, --ordering, --attempts or --dead-letter, which define one that is not there.
     """
-    from holdfast.cli.reading import ConsumeRequest, print_group
+    from holdfast.cli.consuming import ConsumeRequest, MemberRequest, print_group
     from holdfast.cli.session import with_client
     from holdfast.cli.times import parse_position
 
@@ -45,6 +56,12 @@ def consume(
     if initial.kind == "offset":
         raise typer.BadParameter("a group starts at a time, earliest or latest.", param_hint="'--from'")
     request = ConsumeRequest(
-        topics=tuple(topics), group=group, start=initial, limit=limit, idle=idle, name=name
+        topics=tuple(topics),
+        group=group,
+        start=initial,
+        limit=limit,
+        idle=idle,
+        name=name,
+        wants=MemberRequest(member, None if ordering is None else ordering.value, attempts, dead_letter),
     )
     with_client(endpoints, lambda bus: print_group(bus, request, as_json=as_json))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 import holdfast
-from holdfast.cli.reading import Outages
+from holdfast.cli.consuming import Outages
 from holdfast.errors import NoLeaderError
 
 
