@@ -11,13 +11,13 @@ from heapq import heappush
 from holdfast.cluster.commands import encode_op
 from holdfast.cluster.delivery.assignment import PartitionKey
 from holdfast.cluster.delivery.events import GroupRebalanced, OffsetsCommitted, RecordsCharged, RecordsDied
-from holdfast.cluster.delivery.group_rows import start_of
+from holdfast.cluster.delivery.group_rows import read_topics, start_of
 from holdfast.cluster.delivery.group_state import GroupState
 from holdfast.cluster.delivery.pending import Charge
 from holdfast.cluster.delivery.places import Place
 from holdfast.cluster.delivery.settling import FIRST_PAUSE, LONGEST_PAUSE, DeadLetter
 from holdfast.cluster.delivery.surroundings import Kind, Token
-from holdfast.cluster.group_definition import Ordering
+from holdfast.cluster.group_definition import Ordering, check
 from holdfast.cluster.results import Completed
 from holdfast.errors import (
     HoldfastError,
@@ -25,6 +25,7 @@ from holdfast.errors import (
     NoLeaderError,
     OverloadedError,
     StorageFullError,
+    UnknownTopicError,
     from_reason,
 )
 from holdfast.storage.port import Reader
@@ -97,12 +98,27 @@ class GroupLog(GroupState):
             self.door.close(self._broken)
             return
         has = self.definition if self._defined else None
-        welcome, wanted = self.door.open(has, implicit=self._implicit, empty=not self.members.seats)
-        for session in welcome:
-            self._admit(session, now)
-        if wanted is not None and not rests:
-            self._defining = True
-            self._propose(Kind.DEFINE, encode_op(log_pb2.Op(put_group=wanted)))
+        while True:
+            welcome, wanted = self.door.open(has, implicit=self._implicit, empty=not self.members.seats)
+            for session in welcome:
+                self._admit(session, now)
+            if wanted is None or rests:
+                return
+            missing = self._unreadable(wanted)
+            if missing is None:
+                break
+            self.door.refused(missing)
+        self._defining = True
+        self._propose(Kind.DEFINE, encode_op(log_pb2.Op(put_group=wanted)))
+
+    def _unreadable(self, wanted: log_pb2.PutGroupOp) -> HoldfastError | None:
+        """Why a group of this definition could not be read: none is made of a slip of the pen."""
+        try:
+            with self._around.read() as reader:
+                read_topics(reader, check(wanted.definition))
+        except (UnknownTopicError, LimitExceededError) as error:
+            return error
+        return None
 
     def _reshape(self, now: float) -> None:
         self._reshape_due = False

@@ -102,6 +102,17 @@ def test_a_topic_that_is_not_there() -> None:
     assert a.welcome is not None
 
 
+def test_a_slip_of_the_pen_makes_no_group() -> None:
+    """It would be defined to read what is not there, and nobody could join it under the right name."""
+    world = World()
+    wrong = [Client(world, name, definition=definition(["tt"])) for name in "ab"]
+    right = Client(world, "c", definition=definition(["t"]))
+    world.run()
+    assert [client.error and client.error.reason for client in wrong] == ["UNKNOWN_TOPIC"] * 2
+    assert right.welcome is not None
+    assert set(world.owners().values()) == {"c"}
+
+
 def test_what_the_state_machine_refuses_a_member_is_told() -> None:
     world = World(limits=StateLimits(max_members_per_group=2))
     clients = [Client(world, name, definition=definition()) for name in "ab"]
