@@ -24,9 +24,16 @@ from holdfast.client.events import (
 from holdfast.client.failures import from_result
 from holdfast.client.group_stream import GroupStream, Stream
 from holdfast.client.handed import Handed, Nack, Slot
+from holdfast.client.handlers.errors import MAX_DELAY
 from holdfast.client.sparse import sparse_records
 from holdfast.client.types import Batch, Record
-from holdfast.errors import ClosedError, DeadlineExceededError, InternalError, UnavailableError
+from holdfast.errors import (
+    ClosedError,
+    DeadlineExceededError,
+    InternalError,
+    InvalidArgumentError,
+    UnavailableError,
+)
 from holdfast.records import decode_batch
 from holdfast.v1 import bus_pb2, records_pb2
 
@@ -204,7 +211,7 @@ class Membership(GroupStream):
 
     def extend(self, record: Record, seconds: float) -> Awaitable[None]:
         """See ``Record.extend``."""
-        by_ms = max(0, round(seconds * 1000))
+        by_ms = _milliseconds(seconds, "seconds") or 0
         if self._handed.extend(record.topic, record.partition, record.offset, by_ms):
             self._soon()
         return NOTHING
@@ -516,5 +523,15 @@ class Membership(GroupStream):
             self._tell(Lost(*place))
 
 
-def _milliseconds(delay: float | None) -> int | None:
-    return None if delay is None else max(0, round(delay * 1000))
+def _milliseconds(delay: float | None, field: str = "delay") -> int | None:
+    """
+    Raises:
+        InvalidArgumentError: it is more than seven days: brokers would end the stream for it.
+    """
+    if delay is None:
+        return None
+    if not delay <= MAX_DELAY:
+        raise InvalidArgumentError(
+            f"{field} is {delay!r}: up to {MAX_DELAY:.0f} are allowed", metadata={"field": field}
+        )
+    return round(max(delay, 0.0) * 1000)

@@ -141,6 +141,7 @@ class Record(NamedTuple):
 
         Raises:
             FailedPreconditionError: the record is not of a defined group (``Client.join``).
+            InvalidArgumentError: a delay of more than seven days; nothing was said.
         """
         return self._settler().nack(self, delay, error)
 
@@ -175,7 +176,7 @@ class Record(NamedTuple):
         """Keep the record this long from now, whatever becomes of the connection's heartbeats.
 
         Raises:
-            FailedPreconditionError: see ``nack``.
+            FailedPreconditionError, InvalidArgumentError: see ``nack``.
         """
         return self._settler().extend(self, seconds)
 

@@ -14,7 +14,13 @@ import holdfast
 from holdfast.client.events import Lost
 from holdfast.client.groups import GroupDefinition, Retry
 from holdfast.client.types import Record
-from holdfast.errors import FencedError, GroupConflictError, UnknownGroupError, UnknownTopicError
+from holdfast.errors import (
+    FencedError,
+    GroupConflictError,
+    InvalidArgumentError,
+    UnknownGroupError,
+    UnknownTopicError,
+)
 from holdfast.v1 import bus_pb2
 
 from .delivery_kit import PATIENCE, leader_of, single, three
@@ -186,6 +192,30 @@ async def test_what_is_not_there_or_otherwise_is_said(tmp_path: Path) -> None:
         with pytest.raises(holdfast.HoldfastError, match="is defined"):
             await bus.subscribe("orders", group="shipping").take(1)
         await first.close()
+
+
+async def test_a_delay_too_long_is_said_where_it_is_asked_for(tmp_path: Path) -> None:
+    """And to nobody else: brokers end the stream of a member that asks for it."""
+    async with single(tmp_path) as node, client(node) as bus:
+        await fill(bus, 1, partitions=1)
+        week = 7 * 86_400.0
+        async with (
+            asyncio.timeout(PATIENCE),
+            bus.join("billing", GroupDefinition(topics=["orders"])) as member,
+        ):
+            (record,) = await member.take(1)
+            for field, ask in (("delay", record.nack), ("delay", record.park), ("seconds", record.extend)):
+                for wrong in (week + 1, float("inf"), float("nan")):
+                    with pytest.raises(InvalidArgumentError) as caught:
+                        ask(wrong)
+                    assert caught.value.metadata == {"field": field}
+            record.extend(week)
+            record.nack(-1.0)
+            (again,) = await member.take(1)
+            assert again.attempt == 2
+            again.park(week)
+            await member.settled()
+        assert [it.parked for it in await bus.retries("billing")] == [True]
 
 
 async def test_of_two_members_with_one_id_the_newer_stays(tmp_path: Path) -> None:
