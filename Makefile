@@ -67,10 +67,10 @@ DRILL_ARGS ?=
 DRILL = @$(BIN)/python -m holdfast.chaos.drills $(if $(REPEAT),--repeat $(REPEAT)) $(if $(SEED),--seed $(SEED)) \
   $(if $(TARGET),--target $(TARGET)) $(if $(KEEP),--keep) $(DRILL_ARGS)
 
-drill: $(READY) ## break real brokers under load: NAME=leader-kill [REPEAT=n] [TARGET=compose] [KEEP=1]
+drill: $(READY) $(if $(findstring exactly-once,$(NAME)),$(VENV)/.flights) ## break real brokers under load: NAME=leader-kill [REPEAT=n] [TARGET=compose] [KEEP=1]
 	$(DRILL) $(if $(NAME),$(NAME),--list)
 
-drills: $(READY) ## all drills, one result line each: [REPEAT=n] [TARGET=compose] [KEEP=1]
+drills: $(READY) $(VENV)/.flights ## all drills, one result line each: [REPEAT=n] [TARGET=compose] [KEEP=1]
 	$(DRILL) --quiet
 
 sim-sabotages: $(READY) ## the names of the planted bugs that `make sim SABOTAGE=name` must find

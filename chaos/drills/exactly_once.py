@@ -11,11 +11,11 @@ from collections.abc import Sequence
 import holdfast
 from holdfast.chaos.demo import flights
 from holdfast.chaos.drills.load import LoadPlan
-from holdfast.chaos.drills.scene import Drill, Scene
+from holdfast.chaos.drills.scene import Drill, Scene, Target
 from holdfast.chaos.keeper import Keeper
 from holdfast.chaos.pipeline import rows
 from holdfast.chaos.pipeline.judge import Findings, judge
-from holdfast.errors import HoldfastError
+from holdfast.errors import HoldfastError, InternalError
 
 _CONSUMERS = 3
 #: Between two kills, seconds.
@@ -49,6 +49,9 @@ class ExactlyOnce(Drill):
         self.seconds = float(os.environ.get("DRILL_SECONDS", "600"))
         self.rows = min(int(os.environ.get("DRILL_ROWS", str(flights.TOTAL))), flights.TOTAL)
         self.limit_seconds = self.seconds + _TO_THE_END + 180.0
+
+    def unable(self, target: Target) -> str:
+        return flights.missing() or super().unable(target)
 
     async def run(self, scene: Scene) -> None:
         endpoints = list(scene.target.endpoints.values())
@@ -198,7 +201,8 @@ class Processes:
                 # Later chunks may have been published and not reported: they are published again.
                 return done
         status = await process.wait()
-        self._scene.require(status == 0, "publisher-ends", f"the publisher ended with status {status}")
+        if status != 0:
+            raise InternalError(f"the publisher ended with status {status}; {self._log.name} says why")
         return count
 
     async def end(self) -> None:

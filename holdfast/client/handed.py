@@ -186,10 +186,14 @@ class Handed:
 
     # -- from the application -----------------------------------------------------------
 
-    def begin(self, slot: Slot, offset: int) -> bool:
-        """The application takes a record; False when it is not this member's any more."""
+    def begin(self, slot: Slot, offset: int, lease: int) -> bool:
+        """The application takes a record; False when it is not this member's any more.
+
+        Nor under that lease: what was given back and delivered again is taken from the later delivery,
+        in its order.
+        """
         value = slot.open.get(offset)
-        if value is None:
+        if value is None or value >> 1 != lease:
             return False
         slot.open[offset] = value | 1
         return True

@@ -75,7 +75,7 @@ class Membership(GroupStream):
         self._max_in_flight = max_in_flight
         self._on_end = on_end
         self._handed = Handed(in_order=True)
-        self._queue: deque[tuple[Slot, list[Record]]] = deque()
+        self._queue: deque[tuple[Slot, int, list[Record]]] = deque()
         self._at = 0  # records of the first list that have been taken
         self._committed: dict[tuple[str, int], int] = {}
         self._paused = False
@@ -159,7 +159,7 @@ class Membership(GroupStream):
         """The next record if one is here."""
         queue, begin = self._queue, self._handed.begin
         while queue:
-            slot, records = queue[0]
+            slot, lease, records = queue[0]
             at = self._at
             if at == len(records):
                 queue.popleft()
@@ -167,7 +167,7 @@ class Membership(GroupStream):
                 continue
             self._at = at + 1
             record = records[at]
-            if begin(slot, record.offset):
+            if begin(slot, record.offset, lease):
                 return record
         return None
 
@@ -491,7 +491,7 @@ class Membership(GroupStream):
         if slot is None:
             self._soon()
             return
-        self._queue.append((slot, records))
+        self._queue.append((slot, lease, records))
         self._arrived.set()
 
     def _confirmed(self, settled: bus_pb2.Settled) -> None:

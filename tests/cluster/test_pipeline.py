@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import re
+import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -35,9 +39,34 @@ def test_every_effect_is_there_once(
     assert re.fullmatch(_LINE.replace("{name}", name), line), line
 
 
+@pytest.fixture(scope="module", autouse=True)
+def table(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A thousand flights of forty planes: the real table is fetched by who runs the drill."""
+    text = io.StringIO()
+    columns = ("time_hour", "tailnum", "carrier", "distance", "air_time")
+    lines = csv.DictWriter(text, columns)
+    lines.writeheader()
+    for number in range(1000):
+        lines.writerow(
+            {
+                "time_hour": f"2013-01-{1 + number // 100:02}T05:00:00Z",
+                "tailnum": f"N{number % 41}" if number % 41 else "NA",
+                "carrier": "UA",
+                "distance": 100 + number % 7,
+                "air_time": "NA" if number % 97 == 0 else 30 + number % 50,
+            }
+        )
+    path = tmp_path_factory.mktemp("flights") / "flights.csv.zip"
+    with zipfile.ZipFile(path, "w") as packed:
+        packed.writestr("flights.csv", text.getvalue())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FLIGHTS_TABLE", str(path))
+        yield path
+
+
 @pytest.fixture(scope="module")
-def departures() -> list[Departure]:
-    return load()[:900]
+def departures(table: Path) -> list[Departure]:
+    return load(table)[:900]
 
 
 @pytest.mark.parametrize(

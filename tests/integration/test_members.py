@@ -260,6 +260,25 @@ async def test_what_a_member_had_begun_when_it_vanished_is_charged(tmp_path: Pat
         await second.close()
 
 
+async def test_what_is_given_back_comes_before_what_was_behind_it(tmp_path: Path) -> None:
+    async with single(tmp_path) as node, client(node) as bus:
+        await bus.create_topic("orders")
+        for i in range(30):
+            await bus.publish("orders", b"%d" % i)
+        member = bus.join("billing", GroupDefinition(topics=["orders"]), max_in_flight=30)
+        seen: list[int] = []
+        async with asyncio.timeout(PATIENCE):
+            first = await member.take(5)
+            for record in first:
+                record.release()
+            while len(seen) < 30:
+                for record in await member.take(5):
+                    seen.append(record.offset)
+                    record.ack()
+        assert seen == list(range(30))
+        await member.close()
+
+
 async def test_a_stream_that_ends_without_a_leave_is_broken(tmp_path: Path) -> None:
     """So a killed process looks that a follower passed on, or whose connection was closed for it."""
     async with single(tmp_path) as node, client(node) as bus:

@@ -33,7 +33,7 @@ def assign(handed: Handed, partitions: int, first_slot: int = 1) -> None:
 
 def begin(handed: Handed, slot: int, *offsets: int) -> None:
     for offset in offsets:
-        assert handed.begin(handed.slots[slot], offset)
+        assert handed.begin(handed.slots[slot], offset, handed.slots[slot].open[offset] >> 1)
 
 
 def acks(settle: bus_pb2.Settle) -> dict[tuple[int, int], list[int]]:
@@ -214,10 +214,23 @@ def test_what_waits_of_a_partition_that_went_is_not_begun() -> None:
     for number in (1, 2):
         handed.deliver(number, 1, [0, 1])
     assign(handed, 1)
-    assert not handed.begin(gone, 0)
-    assert handed.begin(stays, 0)
+    assert not handed.begin(gone, 0, 1)
+    assert handed.begin(stays, 0, 1)
     handed.disconnect()
-    assert not handed.begin(stays, 1)
+    assert not handed.begin(stays, 1, 1)
+
+
+def test_what_was_given_back_is_taken_from_its_later_delivery() -> None:
+    handed = member(in_order=True)
+    slot = handed.deliver(1, 1, [0, 1, 2])
+    assert slot is not None
+    begin(handed, 1, 0)
+    handed.nack("t", 0, 0, RELEASE)
+    (settle,) = handed.collect()
+    handed.settled(settle.number)
+    handed.deliver(1, 2, [0, 1, 2])
+    assert not handed.begin(slot, 1, 1), "of the first delivery, behind the record that was given back"
+    assert handed.begin(slot, 0, 2)
 
 
 def test_a_transaction_settles_without_a_word() -> None:
@@ -317,7 +330,7 @@ def test_nothing_is_forgotten_and_nothing_is_stuck(in_order: bool, steps: list[t
         if kind == "deliver":
             broker.hand_out(partition, offset)
         elif kind == "begin" and offset in slot.open:
-            assert handed.begin(slot, offset)
+            assert handed.begin(slot, offset, slot.open[offset] >> 1)
         elif kind == "ack":
             handed.ack("t", partition, offset)
         elif kind == "through":
