@@ -58,6 +58,7 @@ from holdfast.rpc.services.topic_cache import TopicCache
 from holdfast.rpc.status import abort, invalid
 from holdfast.rpc.topology import Topology
 from holdfast.storage import flows, groups, partitions, topics
+from holdfast.storage.damage import DamagedRowError
 from holdfast.storage.port import Reader, Store
 from holdfast.storage.topics import TopicRow
 from holdfast.v1 import bus_pb2, log_pb2
@@ -302,8 +303,12 @@ class SubscribeService:
 
     def _check_undefined(self, host: GroupHost, group: str) -> None:
         """A defined group has no members that know nothing of leases."""
-        with self._store.read() as reader:
-            row = groups.read(reader, group)
+        try:
+            with self._store.read() as reader:
+                row = groups.read(reader, group)
+        except DamagedRowError:
+            # Not to be mended here: the group's first commit ends this node, which has to start over.
+            row = None
         if (row is not None and row.definition) or group in host.live.groups:
             raise FailedPreconditionError(
                 f"group {group!r} is defined: join it (Client.join, protocol 2), or use another group"
